@@ -58,9 +58,12 @@ build: ## compile target/release/greeter
 
 man: $(manuals:%=target/man/%) ## the manual pages, in target/man
 
-target/man/%: man/%.scd
+# In two steps: of a pipe make would see only whether awk failed.
+target/man/%: man/%.scd man/tidy.awk
 	@mkdir -p $(@D)
-	$(SCDOC) <$< >$@
+	$(SCDOC) <$< >$@.raw
+	awk -f man/tidy.awk $@.raw >$@
+	@rm -f $@.raw
 
 install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 	@test -e $(PROGRAM) || { echo >&2 "make install: '$(PROGRAM)' is missing; run 'make' first"; exit 1; }
