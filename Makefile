@@ -49,7 +49,7 @@ examples = $(wildcard systemd/examples/*)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall deb demo check load clean help
+.PHONY: all build man install uninstall deb demo check load bench clean help
 
 all: build man ## the program and its manual (the default)
 
@@ -134,6 +134,9 @@ deb: ## the Debian packages, in dist/, built offline in a clean Debian 13
 
 load: ## target/tools/greeter-load, the load generator, linked statically
 	bench/build target/tools
+
+bench: ## measure CPU, memory and losses beside nginx and C
+	bench/run
 
 demo: ## build the package and show it at work in a booted Debian
 	tools/install-deps deb container

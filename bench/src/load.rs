@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slab::Slab;
 
 use crate::client::{Client, Outcome};
@@ -45,6 +46,11 @@ pub struct Plan {
 
 /// Runs the plan to its end, or until `stop` is set; `holding` is called once
 /// with the number of clients when a holding load has got hold of them all.
+///
+/// # Errors
+///
+/// What keeps the load itself from running, such as too few descriptors; what
+/// befalls its clients is counted in the report.
 pub fn run(plan: &Plan, stop: &AtomicBool, holding: impl FnOnce(u64)) -> io::Result<Report> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
@@ -82,6 +88,20 @@ pub fn run(plan: &Plan, stop: &AtomicBool, holding: impl FnOnce(u64)) -> io::Res
     let wall = load.last_end.unwrap_or_else(Instant::now) - load.begun;
     load.report.finish(wall);
     Ok(load.report)
+}
+
+/// Lets this process open as many descriptors as it may.
+///
+/// # Errors
+///
+/// The kernel refuses, which it has no reason to.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 struct Load<'a> {

@@ -29,6 +29,7 @@ pub struct Report {
     /// Attempts that were made again: refused, or no room in the queue.
     pub retried: u64,
     pub wall_seconds: f64,
+    /// Whole ones, a reset after it or not; so are the latencies.
     pub greetings_per_second: f64,
     /// To the end of the stream.
     pub end: Latency,
@@ -55,14 +56,13 @@ impl Report {
             _ => true,
         };
         self.connected += u64::from(connected);
+        if matches!(outcome, Outcome::Greeted | Outcome::ResetAfter) {
+            self.ends.push(micros(client.started.elapsed()));
+            let last = client.last_byte.map(|last| last - client.started);
+            self.last_bytes.push(micros(last.unwrap_or_default()));
+        }
         match outcome {
-            Outcome::Greeted => {
-                self.greeted += 1;
-                self.ends.push(micros(client.started.elapsed()));
-                if let Some(last) = client.last_byte {
-                    self.last_bytes.push(micros(last - client.started));
-                }
-            }
+            Outcome::Greeted => self.greeted += 1,
             Outcome::Empty => self.empty += 1,
             Outcome::Short => self.short += 1,
             Outcome::Mismatched => self.mismatched += 1,
@@ -83,8 +83,8 @@ impl Report {
     pub fn finish(&mut self, wall: Duration) {
         self.wall_seconds = wall.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-        let greeted = self.greeted as f64;
-        self.greetings_per_second = greeted / self.wall_seconds.max(1e-9);
+        let whole = (self.greeted + self.reset_after) as f64;
+        self.greetings_per_second = whole / self.wall_seconds.max(1e-9);
         self.end = Latency::of(&mut self.ends);
         self.last_byte = Latency::of(&mut self.last_bytes);
     }

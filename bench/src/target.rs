@@ -37,6 +37,11 @@ impl Target {
     ///
     /// A TCP connection is on its way when this returns; whether it was
     /// refused shows on the first read.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel finds wrong at once: a Unix socket that nobody listens
+    /// on, no port of our own left, no descriptor.
     pub fn connect(&self, source: Option<IpAddr>) -> io::Result<Socket> {
         let socket = Socket::new(
             self.address.domain(),

@@ -11,7 +11,6 @@ use clap::Parser;
 use greeter_bench::load::{self, Plan};
 use greeter_bench::report::Report;
 use greeter_bench::target::Target;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Connects to ADDR, reads each connection to its end, and says what came.
 ///
@@ -19,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// connected), with 1 where one was not, with 2 where the load could not run.
 #[derive(Parser)]
 #[command(version)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 struct Arguments {
     /// IP:PORT, [v6]:PORT or /unix/path; several are visited in turn
     #[arg(required = true, value_name = "ADDR")]
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Report, Box<dyn std::error::Error>> {
-    raise_descriptor_limit()?;
+    load::raise_descriptor_limit()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -132,17 +132,6 @@ fn is_good(report: &Report, arguments: &Arguments) -> bool {
         good += report.reset_before + report.reset_after;
     }
     good == report.started && good > 0
-}
-
-fn raise_descriptor_limit() -> Result<(), rustix::io::Errno> {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    )
 }
 
 fn positive(text: &str) -> Result<f64, String> {
