@@ -1,0 +1,70 @@
+//! The command line; the door to clap. Floor 1.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+
+/// Says one greeting to everybody who connects.
+///
+/// systemd holds the port and starts greeter when somebody connects:
+/// 'systemctl enable --now greeter.socket'.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "See greeter(8), greeter.toml(5) and greeter(7)."
+)]
+pub struct Cli {
+    /// Settings to read: NAME.toml in /etc/greeter and its fellows; with a slash in it, that file alone
+    #[arg(long, value_name = "NAME", default_value = "greeter")]
+    pub config: String,
+
+    /// Bind IP:PORT or /path without systemd, in the foreground (repeatable)
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<Place>,
+
+    /// Read and check the settings, print what was read, bind nothing
+    #[arg(long, conflicts_with_all = ["listen", "show_config", "preview"])]
+    pub check: bool,
+
+    /// Print the merged settings as TOML, each value with the file that set it
+    #[arg(long, conflicts_with_all = ["listen", "preview"])]
+    pub show_config: bool,
+
+    /// Print what a client would be sent, of the sockets named NAME if given
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "listen")]
+    pub preview: Option<String>,
+}
+
+/// Where to listen without systemd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// TCP.
+    Ip(SocketAddr),
+    /// A Unix socket.
+    Path(PathBuf),
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with('/') {
+            return Ok(Self::Path(PathBuf::from(text)));
+        }
+        text.parse()
+            .map(Self::Ip)
+            .map_err(|_| "write IP:PORT, [IPV6]:PORT or /path")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}

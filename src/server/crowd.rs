@@ -1,0 +1,273 @@
+//! The clients that are connected: greeted, waited for, closed. Floor 7.
+//!
+//! After its greeting a client goes on a list that is swept with a read each
+//! turn, and only whoever is still there when the loop falls idle is registered
+//! with epoll. Most clients are gone by then, which saves two system calls each.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::desk::{Desk, Guest};
+use crate::client::{Client, Origin, Step};
+use crate::poller::Poller;
+use crate::socket::{Address, Scratch, Stream};
+use crate::tally::Outcome;
+
+/// Deadlines are looked at this often at most.
+const DEADLINE_TICK: Duration = Duration::from_millis(100);
+
+/// Everybody who is connected.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    guests: Slab<Entry>,
+    sweep: Vec<usize>,
+    origins: HashMap<Origin, u32>,
+    scratch: Scratch,
+    deadlines_due: Option<Instant>,
+    left: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    guest: Guest,
+    /// Registered with epoll: no need to sweep when it is silent.
+    watched: bool,
+}
+
+impl Crowd {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// Whether there is nobody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.guests.is_empty()
+    }
+
+    /// How many have not taken their greeting yet.
+    #[must_use]
+    pub fn ungreeted(&self) -> usize {
+        self.guests
+            .iter()
+            .filter(|(_, entry)| entry.guest.client.is_writing())
+            .count()
+    }
+
+    /// Whether somebody is on the list that is swept each turn.
+    #[must_use]
+    pub fn wants_sweep(&self) -> bool {
+        !self.sweep.is_empty()
+    }
+
+    /// When [`Crowd::close_late`] has something to look at.
+    #[must_use]
+    pub fn deadlines_due(&self) -> Option<Instant> {
+        self.deadlines_due
+    }
+
+    /// Whether anybody left since this was asked last.
+    pub fn somebody_left(&mut self) -> bool {
+        std::mem::take(&mut self.left)
+    }
+
+    /// Greets a client: for almost all of them this is the only write.
+    ///
+    /// # Errors
+    /// epoll cannot watch a client that does not take its greeting at once; the
+    /// client is closed.
+    pub fn greet(
+        &mut self,
+        (stream, peer): (Stream, Address),
+        port: usize,
+        desk: &mut Desk,
+        poller: &Poller,
+        now: Instant,
+    ) -> io::Result<()> {
+        let limits = &desk.settings.limits;
+        let counted = peer.ip().filter(|_| limits.connections_per_source > 0);
+        let origin = counted.map(|(address, _)| Origin::new(address));
+        let held = origin.map_or(0, |origin| {
+            self.origins.get(&origin).copied().unwrap_or_default()
+        });
+        let refused = origin.is_some() && held >= limits.connections_per_source;
+        let mut client = if refused {
+            Client::dismissed(stream, now, limits)
+        } else {
+            let greeting = desk.ports[port].greeting(&stream, &peer);
+            Client::new(stream, greeting, now, limits)
+        };
+        let step = client.advance(&mut self.scratch, now, limits);
+        if refused {
+            // One read, so that what it said already does not make its end a reset.
+            client.advance(&mut self.scratch, now, limits);
+        }
+        let guest = Guest {
+            client,
+            port,
+            peer,
+            begun: now,
+        };
+        match step {
+            _ if refused => desk.report(&guest, Outcome::Refused),
+            Step::Gone => desk.report(&guest, Outcome::Gone),
+            Step::Sent => {
+                desk.report(&guest, Outcome::Sent);
+                let key = self.insert(guest, origin);
+                self.sweep.push(key);
+            }
+            _ => {
+                let key = self.insert(guest, origin);
+                return self.watch(key, poller, desk.ports.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a client of which epoll told.
+    pub fn wake(&mut self, key: usize, desk: &mut Desk, now: Instant) {
+        // One that ended earlier in this turn can still be named here.
+        let Some(Entry { guest, .. }) = self.guests.get_mut(key) else {
+            return;
+        };
+        if !guest.client.is_writing() {
+            self.sweep.push(key);
+            return;
+        }
+        match guest
+            .client
+            .advance(&mut self.scratch, now, &desk.settings.limits)
+        {
+            Step::Sent => {
+                desk.report(guest, Outcome::Sent);
+                let deadline = guest.client.deadline;
+                self.expect(deadline);
+                self.sweep.push(key);
+            }
+            Step::Gone => {
+                desk.report(guest, Outcome::Gone);
+                self.close(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// Reads from everybody on the list once. Whether anything moved.
+    pub fn sweep(&mut self, desk: &Desk, now: Instant) -> bool {
+        let mut moved = false;
+        let mut list = std::mem::take(&mut self.sweep);
+        list.retain(|key| {
+            let Some(Entry { guest, watched }) = self.guests.get_mut(*key) else {
+                return false;
+            };
+            match guest
+                .client
+                .advance(&mut self.scratch, now, &desk.settings.limits)
+            {
+                Step::Over => {
+                    moved = true;
+                    self.close(*key);
+                    false
+                }
+                Step::Spoke => {
+                    moved = true;
+                    true
+                }
+                _ => !*watched,
+            }
+        });
+        self.sweep = list;
+        moved
+    }
+
+    /// Hands whoever is still on the list to epoll.
+    ///
+    /// # Errors
+    /// epoll cannot watch a client; it is closed.
+    pub fn watch_silent(&mut self, desk: &Desk, poller: &Poller) -> io::Result<()> {
+        std::mem::take(&mut self.sweep)
+            .into_iter()
+            .try_for_each(|key| self.watch(key, poller, desk.ports.len()))
+    }
+
+    /// Closes whoever is past its deadline.
+    pub fn close_late(&mut self, desk: &mut Desk, now: Instant) {
+        if self.deadlines_due.is_none_or(|due| now < due) {
+            return;
+        }
+        let is_late = |entry: &Entry| entry.guest.client.deadline <= now;
+        let late: Vec<usize> = self
+            .guests
+            .iter()
+            .filter(|(_, entry)| is_late(entry))
+            .map(|(key, _)| key)
+            .collect();
+        for key in late {
+            if let Some(Entry { guest, .. }) = self.close(key) {
+                if guest.client.is_writing() {
+                    desk.report(&guest, Outcome::Timeout);
+                }
+            }
+        }
+        let next = self
+            .guests
+            .iter()
+            .map(|(_, entry)| entry.guest.client.deadline)
+            .min();
+        self.deadlines_due = next.map(|next| next.max(now + DEADLINE_TICK));
+    }
+
+    fn insert(&mut self, mut guest: Guest, origin: Option<Origin>) -> usize {
+        guest.client.origin = origin;
+        if let Some(origin) = origin {
+            *self.origins.entry(origin).or_default() += 1;
+        }
+        self.expect(guest.client.deadline);
+        self.guests.insert(Entry {
+            guest,
+            watched: false,
+        })
+    }
+
+    fn close(&mut self, key: usize) -> Option<Entry> {
+        let entry = self.guests.try_remove(key)?;
+        self.left = true;
+        if let Some(origin) = entry.guest.client.origin {
+            if let Some(count) = self.origins.get_mut(&origin) {
+                *count -= 1;
+                if *count == 0 {
+                    self.origins.remove(&origin);
+                }
+            }
+        }
+        Some(entry)
+    }
+
+    fn watch(&mut self, key: usize, poller: &Poller, offset: usize) -> io::Result<()> {
+        let Some(entry) = self.guests.get_mut(key) else {
+            return Ok(());
+        };
+        entry.watched = true;
+        let client = &entry.guest.client;
+        let watched = if client.is_writing() {
+            poller.watch_both(&client.stream, offset + key)
+        } else {
+            poller.watch_input(&client.stream, offset + key)
+        };
+        if watched.is_err() {
+            self.close(key);
+        }
+        watched
+    }
+
+    fn expect(&mut self, deadline: Instant) {
+        if self.deadlines_due.is_none_or(|due| deadline < due) {
+            self.deadlines_due = Some(deadline);
+        }
+    }
+}

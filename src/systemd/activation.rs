@@ -1,0 +1,282 @@
+//! Takes the sockets that were handed over and doubts every word about them
+//! (sd_listen_fds(3)). Floor 2; the only file with `unsafe` in it.
+
+use std::env::{self, VarError};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use libsystemd::activation::receive_descriptors;
+
+use crate::error::Error;
+use crate::socket::{self, Kind};
+
+/// The first descriptor that is handed over: `SD_LISTEN_FDS_START`.
+const FIRST: RawFd = 3;
+
+/// More descriptors than this no unit hands over; the kernel's own default limit
+/// of open files for a process is a quarter of it.
+const MOST: usize = 4096;
+
+/// The name of a socket that came without one, as sd_listen_fds_with_names(3) has it.
+pub const UNNAMED: &str = "unknown";
+
+/// One socket that was handed over.
+#[derive(Debug)]
+pub struct Handed {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Its `FileDescriptorName=`.
+    pub name: String,
+    /// What the kernel says it is.
+    pub kind: Kind,
+}
+
+/// What `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` say, each absent or text.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Claim<'a> {
+    /// Whom the sockets are meant for.
+    pub pid: Option<&'a str>,
+    /// How many there are.
+    pub fds: Option<&'a str>,
+    /// Their names, with colons between.
+    pub names: Option<&'a str>,
+}
+
+/// Takes every socket that was handed over to this process, and clears the
+/// environment of them. Nothing handed over is an empty list.
+///
+/// Call it once, first, before any thread: it changes the environment.
+///
+/// # Errors
+/// [`Error::Handover`] where the environment lies or a descriptor is none that
+/// can be served.
+pub fn take() -> Result<Vec<Handed>, Error> {
+    let (pid, fds, names) = (
+        read("LISTEN_PID")?,
+        read("LISTEN_FDS")?,
+        read("LISTEN_FDNAMES")?,
+    );
+    let claim = Claim {
+        pid: pid.as_deref(),
+        fds: fds.as_deref(),
+        names: names.as_deref(),
+    };
+    let names = doubt(claim, std::process::id())?;
+    let mut kinds = Vec::with_capacity(names.len());
+    for fd in (FIRST..).take(names.len()) {
+        // SAFETY: the descriptor is only asked what it is, and the kernel refuses
+        // a number behind which nothing is open; nothing here closes it meanwhile,
+        // as no thread runs yet.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        kinds.push(socket::examine(borrowed).map_err(|what| {
+            Error::Handover(format!(
+                "descriptor {fd}, handed over by LISTEN_FDS, {what}; start greeter from its socket unit"
+            ))
+        })?);
+    }
+    let descriptors = match receive_descriptors(true) {
+        Ok(descriptors) => descriptors,
+        // Before 0.6 the crate called it an error that nothing was handed over.
+        Err(_) if names.is_empty() => Vec::new(),
+        Err(error) => {
+            return Err(Error::Handover(format!(
+                "cannot take the sockets of LISTEN_FDS: {error}"
+            )));
+        }
+    };
+    let handed = descriptors
+        .into_iter()
+        .zip(names)
+        .zip(kinds)
+        .map(|((descriptor, name), kind)| {
+            // SAFETY: the descriptor is open (asked above) and ours alone: LISTEN_PID
+            // names this process, the environment that said so is cleared, and the
+            // crate's handle, which could be cloned, ends here.
+            let fd = unsafe { OwnedFd::from_raw_fd(descriptor.into_raw_fd()) };
+            Handed { fd, name, kind }
+        });
+    Ok(handed.collect())
+}
+
+/// The names of the descriptors that are meant for `own_pid`, empty where none are.
+///
+/// # Errors
+/// [`Error::Handover`] where the claim is absurd, or meant for another process.
+pub fn doubt(claim: Claim<'_>, own_pid: u32) -> Result<Vec<String>, Error> {
+    let refuse = |what: String| {
+        Err(Error::Handover(format!(
+            "{what}; start greeter from its socket unit"
+        )))
+    };
+    let (pid, fds) = match (claim.pid, claim.fds) {
+        (None, None) => return Ok(Vec::new()),
+        (Some(_), None) => return refuse("LISTEN_PID is set and LISTEN_FDS is not".to_owned()),
+        (None, Some(_)) => return refuse("LISTEN_FDS is set and LISTEN_PID is not".to_owned()),
+        (Some(pid), Some(fds)) => (pid, fds),
+    };
+    match number(pid) {
+        Some(pid) if pid == u64::from(own_pid) => {}
+        Some(other) if other > 0 && i32::try_from(other).is_ok() => {
+            return refuse(format!(
+                "LISTEN_PID is {other} and this is process {own_pid}: the sockets are not for us"
+            ));
+        }
+        _ => {
+            return refuse(format!(
+                "LISTEN_PID is {}, which is no process",
+                quoted(pid)
+            ));
+        }
+    }
+    let count = match number(fds) {
+        Some(0) => return Ok(Vec::new()),
+        Some(count) if count <= MOST as u64 => usize::try_from(count).unwrap_or(MOST),
+        Some(_) => return refuse(format!("LISTEN_FDS is {}, more than {MOST}", quoted(fds))),
+        None => {
+            return refuse(format!(
+                "LISTEN_FDS is {}, which is no count of sockets",
+                quoted(fds)
+            ));
+        }
+    };
+    let Some(names) = claim.names else {
+        return Ok(vec![UNNAMED.to_owned(); count]);
+    };
+    let names: Vec<&str> = names.split(':').collect();
+    if names.len() != count {
+        return refuse(format!(
+            "LISTEN_FDNAMES has {} names and LISTEN_FDS is {count}",
+            names.len()
+        ));
+    }
+    // What fdname_is_valid() of systemd refuses never came from systemd.
+    if let Some(bad) = names
+        .iter()
+        .find(|name| name.len() > 255 || name.chars().any(char::is_control))
+    {
+        return refuse(format!(
+            "LISTEN_FDNAMES has the name {}, which systemd would not give",
+            quoted(bad)
+        ));
+    }
+    Ok(names
+        .into_iter()
+        .map(|name| if name.is_empty() { UNNAMED } else { name }.to_owned())
+        .collect())
+}
+
+/// A decimal number and nothing else: no sign, no space.
+fn number(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// A word of the environment on one line, cut where it is long.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("'{}{more}'", short.escape_debug())
+}
+
+fn read(variable: &str) -> Result<Option<String>, Error> {
+    match env::var(variable) {
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Error::Handover(format!(
+            "{variable} is not UTF-8; start greeter from its socket unit"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        pid: Option<&str>,
+        fds: Option<&str>,
+        names: Option<&str>,
+        expected: Result<&[&str], &str>,
+    ) {
+        let outcome = doubt(Claim { pid, fds, names }, 42);
+        match (outcome, expected) {
+            (Ok(names), Ok(expected)) => assert_eq!(names, expected),
+            (Err(error), Err(part)) => {
+                let text = error.to_string();
+                assert!(
+                    text.contains(part) && !text.contains('\n') && error.status() == 1,
+                    "{text}"
+                );
+            }
+            (outcome, expected) => panic!("{outcome:?} is not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_sound_claim_gives_a_name_to_every_socket() {
+        check(None, None, None, Ok(&[]));
+        check(Some("42"), Some("0"), None, Ok(&[]));
+        check(Some("42"), Some("2"), None, Ok(&["unknown", "unknown"]));
+        check(
+            Some("42"),
+            Some("2"),
+            Some("smtp:imap"),
+            Ok(&["smtp", "imap"]),
+        );
+        check(Some("42"), Some("1"), Some(""), Ok(&["unknown"]));
+    }
+
+    #[test]
+    fn an_absurd_claim_is_one_line() {
+        check(Some("42"), None, None, Err("LISTEN_FDS is not"));
+        check(None, Some("1"), None, Err("LISTEN_PID is not"));
+        check(Some("41"), Some("1"), None, Err("this is process 42"));
+        for pid in [
+            "",
+            "0",
+            "-1",
+            "x",
+            " 42",
+            "42 ",
+            "4 2",
+            "99999999999999999999",
+            "+42",
+        ] {
+            check(Some(pid), Some("1"), None, Err("which is no process"));
+        }
+        for fds in ["", "-1", "one", "1 ", " 1", "1.0", "0x1", "+1", "1\n"] {
+            check(Some("42"), Some(fds), None, Err("no count of sockets"));
+        }
+        for fds in [
+            "4097",
+            "1000000",
+            "18446744073709551615",
+            "18446744073709551616",
+        ] {
+            check(Some("42"), Some(fds), None, Err("more than 4096"));
+        }
+        check(
+            Some("42"),
+            Some("2"),
+            Some("a"),
+            Err("has 1 names and LISTEN_FDS is 2"),
+        );
+        check(
+            Some("42"),
+            Some("1"),
+            Some("a:b"),
+            Err("has 2 names and LISTEN_FDS is 1"),
+        );
+        check(
+            Some("42"),
+            Some("1"),
+            Some("a\nb"),
+            Err("systemd would not give"),
+        );
+        check(
+            Some("42"),
+            Some("1"),
+            Some(&"a".repeat(256)),
+            Err("systemd would not give"),
+        );
+    }
+}
