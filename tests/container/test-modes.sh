@@ -1,0 +1,91 @@
+#!/bin/bash
+# The three modes under a real systemd: the exact greeting over IPv4, IPv6 and
+# Unix sockets, a thousand clients each, silent and talking, none lost and none
+# reset; and what status and journal say of it.
+. "$(dirname "$0")/lib.sh"
+
+boot
+install_greeter
+
+# Unix sockets beside the TCP ones, by drop-ins as users write them.
+for name in greeter greeter-accepted greeter-inet; do
+	write "/etc/systemd/system/$name.socket.d/unix.conf" <<-END
+		[Socket]
+		ListenStream=/run/$name.sock
+		RemoveOnStop=yes
+	END
+done
+run systemctl daemon-reload
+
+# A program that speaks first and complains of a reset. It prints nothing where
+# each of the addresses gave it the text and no error.
+write /root/talk <<'END'
+#!/bin/sh
+text=$1
+shift
+for address; do
+	said=$(curl --http0.9 --silent --show-error --max-time 60 "http://$address/" 2>&1; echo "status $?")
+	[ "$said" = "$(printf '%s\nstatus 0' "$text")" ] || echo "$address: $said"
+done
+END
+
+# mode_greets UNIT PORT GREETING [AT_ONCE]
+mode_greets() {
+	local unit=$1 port=$2 text=$3 at_once=$4
+
+	check "$unit: enabled by one command, and stays so"
+	run systemctl enable --quiet --now "$unit.socket"
+	expect enabled run systemctl is-enabled "$unit.socket"
+	expect active run systemctl is-active "$unit.socket"
+
+	check "$unit: the exact greeting over IPv4, IPv6 and a Unix socket"
+	expect "$text"$'\n' greeting "127.0.0.1:$port"
+	expect "$text"$'\n' greeting "[::1]:$port"
+	expect "$text"$'\n' greeting "/run/$unit.sock"
+
+	check "$unit: 1,000 silent clients, none lost"
+	expect_status 0 run greeter-load "127.0.0.1:$port" "[::1]:$port" "/run/$unit.sock" \
+		--clients 1000 --at-once "$at_once" --timeout 60 --expect "$text\\n"
+
+	check "$unit: 1,000 times curl, which speaks first, without an error"
+	expect "" run sh -c 'seq 500 | xargs -P 8 -I{} sh /root/talk "$@"' . \
+		"$text" "127.0.0.1:$port" "[::1]:$port"
+
+	check "$unit: no failed unit is left, and the socket is as it was"
+	expect_nothing_failed
+	expect active run systemctl is-active "$unit.socket"
+}
+
+mode_greets greeter 4000 "This is a test" 64
+
+check "greeter: 'systemctl status' shows the status text, at most a second old"
+sleep 1.5
+expect_match 'Status: "Greeted 2,003, 0 connected; last ' run systemctl status --no-pager greeter.service
+
+check "greeter: the journal has fields to search by"
+expect $'This is a test\n' greeting 127.0.0.1:4000
+journal --unit=greeter.service GREETER_RESULT=sent --lines=1 >"$machine/entry"
+for field in '"MESSAGE_ID":"b3dee68698274abda6d4503f22a2407f"' '"GREETER_MODE":"accept"' \
+	'"GREETER_SOCKET":"greeter"' '"GREETER_PEER":"127.0.0.1"' '"GREETER_PEER_PORT":"[0-9]+"' \
+	'"GREETER_LOCAL":"127.0.0.1:4000"' '"GREETER_BYTES":"15"' '"GREETER_DURATION_USEC":"[0-9]+"' \
+	'"SYSLOG_IDENTIFIER":"greeter"' '"PRIORITY":"5"'; do
+	expect_match "$field" sed 's/" : "/":"/g' "$machine/entry"
+done
+expect_match '.' run journalctl --quiet --no-pager --identifier=greeter --lines=1
+
+check "greeter: 'journalctl --catalog' explains a line"
+expect_match '^-- ' run journalctl --quiet --no-pager --catalog --unit=greeter.service --lines=1 GREETER_RESULT=sent
+
+mode_greets greeter-accepted 4001 "This socket was already accepted" 32
+mode_greets greeter-inet 4002 "This socket was passed on stdin/stdout" 32
+
+check "one line a client under 'journalctl -u greeter-…@*', named 'greeter', none lost"
+for mode in accepted inet; do
+	journal --unit="greeter-$mode@*" --identifier=greeter PRIORITY=5 >"$machine/entries"
+	expect 2003 grep -c . "$machine/entries"
+done
+
+check "no instance is left behind"
+no_instance() { [[ -z $(run systemctl list-units --plain --no-legend --all 'greeter-*@*') ]]; }
+expect_within 30 no_instance
+end_of_tests
