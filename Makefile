@@ -49,7 +49,7 @@ examples = $(wildcard systemd/examples/*)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall deb demo check load bench clean help
+.PHONY: all build man install uninstall test deb demo check load bench clean help
 
 all: build man ## the program and its manual (the default)
 
@@ -128,6 +128,12 @@ uninstall: ## remove what `make install` with the same variables put there
 	done
 	-rmdir $(DESTDIR)$(sysconfdir)/greeter 2>/dev/null
 
+test: man ## the unit and integration tests
+	$(CARGO) test --locked
+
+check: ## every test there is, the package's in a booted Debian too
+	tools/check
+
 deb: ## the Debian packages, in dist/, built offline in a clean Debian 13
 	tools/install-deps deb
 	tools/build-deb
@@ -142,9 +148,6 @@ demo: ## build the package and show it at work in a booted Debian
 	tools/install-deps deb container
 	tools/build-deb
 	tests/container/demo.sh
-
-check: ## every test
-	tools/check
 
 clean: ## remove what was built, the Debian trees included
 	tools/clean
