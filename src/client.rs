@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::settings::Limits;
+use crate::settings::values::Limits;
 use crate::socket::{Scratch, Stream};
 
 /// Whom `connections_per_source` counts as one: an IPv4 address or an IPv6 /64.

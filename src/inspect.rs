@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::greeting::Facts;
 use crate::kernel;
 use crate::mode::Mode;
-use crate::settings::Settings;
+use crate::settings::values::Settings;
 
 /// Prints what was read: the files, the mode, the greetings. All of them are
 /// rendered once.

@@ -9,7 +9,7 @@ use crate::greeting::Facts;
 use crate::kernel;
 use crate::mode::Mode;
 use crate::poller::Poller;
-use crate::settings::{Limits, Settings};
+use crate::settings::values::{Limits, Settings};
 use crate::socket::{Scratch, Stream};
 use crate::systemd::notify::Notifier;
 use crate::tally::{Outcome, Peer, Report};

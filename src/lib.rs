@@ -8,6 +8,7 @@ pub mod run;
 
 pub mod server;
 
+pub mod handover;
 pub mod inspect;
 pub mod instance;
 

@@ -4,10 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use greeter::cli::Cli;
-use greeter::{kernel, run};
+use greeter::handover;
+use greeter::run;
+use greeter::systemd::activation;
 
 fn main() -> ExitCode {
-    kernel::hide_stderr_from_client();
+    // First: it changes the environment, and no thread runs yet.
+    let handed = activation::take();
+    handover::hide_output(handed.as_deref().unwrap_or_default());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -16,7 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run::run(&cli) {
+    match run::run(&cli, handed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             run::report(&error);

@@ -1,65 +1,57 @@
-//! Finds out what was handed over, holds it against the settings, and serves. Floor 9.
+//! Holds what was handed over against the settings, and serves. Floor 10.
 
 use std::env;
 use std::fs;
-use std::io;
-use std::os::fd::AsFd;
 
 use log::LevelFilter;
 
 use crate::cli::{Cli, Place};
 use crate::error::Error;
 use crate::event;
+use crate::handover::{self, Handover};
 use crate::inspect;
 use crate::instance;
-use crate::kernel;
 use crate::mode::Mode;
 use crate::server::Server;
-use crate::settings::{self, Settings, source::Choice};
-use crate::socket::{self, Kind, Listener, Stream};
-use crate::systemd::{activation, journal};
+use crate::settings::load;
+use crate::settings::source::{self, Choice};
+use crate::settings::values::Settings;
+use crate::socket::Listener;
+use crate::systemd::activation::Socket;
+use crate::systemd::journal;
 
-/// What was handed over.
-enum Sockets {
-    /// Listening sockets, each with its name.
-    Listening(Vec<(Listener, String)>),
-    /// One client, how it came, and its socket's name.
-    Client(Stream, Mode, String),
-}
-
-/// Does what the command line says.
+/// Does what the command line says, with the sockets that were handed over.
 ///
 /// # Errors
 /// Whatever ends greeter before its time; [`report`] tells it.
-pub fn run(cli: &Cli) -> Result<(), Error> {
+pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> {
     let choice = Choice::new(&cli.config);
-    let folders = settings::folders(env::var("CONFIGURATION_DIRECTORY").ok().as_deref());
-    let load = || settings::load(&choice, &folders);
+    let folders = source::folders(env::var("CONFIGURATION_DIRECTORY").ok().as_deref());
+    let read = || load::load(&choice, &folders);
     if cli.check || cli.show_config || cli.preview.is_some() {
         journal::start(false, LevelFilter::Info);
-        let settings = load().inspect_err(print_excerpt)?;
-        return match &cli.preview {
-            Some(name) => inspect::preview(&settings, name),
-            None if cli.show_config => inspect::show(&settings),
-            None => inspect::check(&settings),
-        };
+        return inspect(cli, &read().inspect_err(print_excerpt)?);
     }
-    match sockets(&cli.listen)? {
-        Sockets::Listening(listeners) => {
+    let handover = match cli.listen.as_slice() {
+        [] => handover::sort(sockets?)?,
+        places => handover::bind(places)?,
+    };
+    match handover {
+        Handover::Listening(listeners) => {
             journal::start(true, LevelFilter::Info);
-            let result = accept(listeners, &load);
+            let outcome = accept(listeners, &mut || fit(read()?, Mode::Accept));
             cli.listen.iter().for_each(remove);
-            result
+            outcome
         }
-        Sockets::Client(stream, mode, name) => {
+        Handover::Client(stream, mode, name) => {
             journal::start(false, LevelFilter::Info);
-            match load().and_then(|settings| fit(&settings, mode).map(|()| settings)) {
+            match read().and_then(|settings| fit(settings, mode)) {
                 Ok(settings) => {
                     journal::set_level(settings.log_level);
                     instance::serve(stream, mode, &name, &settings)
                 }
                 Err(error) => {
-                    instance::dismiss(stream, &Settings::default().limits);
+                    instance::dismiss(stream, &load::defaults().limits);
                     Err(error)
                 }
             }
@@ -79,87 +71,31 @@ pub fn report(error: &Error) {
         Error::Os { .. } => event::FAILED,
     };
     log::error!(MESSAGE_ID = event.id; "{error}");
+    journal::settle();
+}
+
+fn inspect(cli: &Cli, settings: &Settings) -> Result<(), Error> {
+    match &cli.preview {
+        Some(name) => inspect::preview(settings, name),
+        None if cli.show_config => inspect::show(settings),
+        None => inspect::check(settings),
+    }
 }
 
 fn accept(
     listeners: Vec<(Listener, String)>,
-    load: &dyn Fn() -> Result<Settings, Error>,
+    read: &mut dyn FnMut() -> Result<Settings, Error>,
 ) -> Result<(), Error> {
-    let mut reload = || load().and_then(|settings| fit(&settings, Mode::Accept).map(|()| settings));
-    let settings = reload()?;
+    let settings = read()?;
     journal::set_level(settings.log_level);
-    let server = Server::new(listeners, settings, &mut reload)?;
+    let server = Server::new(listeners, settings, read)?;
     let _detached =
         journal::detach().map_err(|error| Error::os("start the journal's thread", error))?;
     server.run()
 }
 
-fn sockets(listen: &[Place]) -> Result<Sockets, Error> {
-    if !listen.is_empty() {
-        return listen
-            .iter()
-            .map(bind)
-            .collect::<Result<_, _>>()
-            .map(Sockets::Listening);
-    }
-    let mut handed = activation::take()?;
-    let listening = handed
-        .iter()
-        .filter(|socket| socket.kind == Kind::Listening)
-        .count();
-    if handed.is_empty() {
-        return standard_input();
-    }
-    if listening == handed.len() {
-        let adopt = |socket: activation::Handed| {
-            let name = socket.name;
-            Listener::new(socket.fd).map(|listener| (listener, name))
-        };
-        let adopted: io::Result<_> = handed.into_iter().map(adopt).collect();
-        return adopted
-            .map(Sockets::Listening)
-            .map_err(|error| Error::os("make a socket non-blocking", error));
-    }
-    match handed.pop() {
-        Some(only) if handed.is_empty() => Ok(Sockets::Client(
-            Stream::new(only.fd),
-            Mode::Accepted,
-            only.name,
-        )),
-        _ => Err(Error::Unfit(format!(
-            "{} connected sockets were handed over at once, beside {listening} that listen; \
-             hand over either listening sockets or one connected socket",
-            handed.len() + 1 - listening
-        ))),
-    }
-}
-
-/// The client on stdin and stdout, if there is one.
-fn standard_input() -> Result<Sockets, Error> {
-    let stdin = io::stdin();
-    match socket::examine(stdin.as_fd()) {
-        Ok(Kind::Connected) => {
-            let failed = |error| Error::os("take the client from stdin", error);
-            let stream = Stream::new(stdin.as_fd().try_clone_to_owned().map_err(failed)?);
-            // From here on nothing that is printed can reach the client.
-            kernel::detach_stdin_and_stdout().map_err(failed)?;
-            Ok(Sockets::Client(stream, Mode::Inet, "stdin".to_owned()))
-        }
-        Ok(Kind::Listening) => Err(Error::Unfit(format!(
-            "stdin is a listening socket; set {}, or {}",
-            Mode::Inet.unit_setup(),
-            "leave StandardInput=socket out and Accept=no"
-        ))),
-        Err(_) => Err(Error::Handover(
-            "no socket was handed over; start greeter by its socket unit ('systemctl start greeter.socket'), \
-             or try 'greeter --listen 127.0.0.1:4000'"
-                .to_owned(),
-        )),
-    }
-}
-
 /// A mode that the settings name must be the one that the sockets have.
-fn fit(settings: &Settings, mode: Mode) -> Result<(), Error> {
+fn fit(settings: Settings, mode: Mode) -> Result<Settings, Error> {
     match settings.mode {
         Some(asked) if asked != mode => Err(Error::Unfit(format!(
             "{}: mode = \"{asked}\" does not fit the socket, which was handed over as for \"{mode}\"; \
@@ -167,19 +103,7 @@ fn fit(settings: &Settings, mode: Mode) -> Result<(), Error> {
             settings.mode_origin.as_deref().unwrap_or_default(),
             asked.unit_setup()
         ))),
-        _ => Ok(()),
-    }
-}
-
-fn bind(place: &Place) -> Result<(Listener, String), Error> {
-    let listener = match place {
-        Place::Ip(address) => Listener::bind_ip(*address),
-        Place::Path(path) => Listener::bind_path(path),
-    };
-    let name = place.to_string();
-    match listener {
-        Ok(listener) => Ok((listener, name)),
-        Err(error) => Err(Error::os(format!("listen on '{name}'"), error)),
+        _ => Ok(settings),
     }
 }
 

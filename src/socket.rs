@@ -53,6 +53,23 @@ pub fn examine(fd: BorrowedFd<'_>) -> Result<Kind, String> {
     }
 }
 
+/// Whether a descriptor is a client that came to an address. The socket pairs
+/// that sshd(8) gives its programs for stdin and stdout have none.
+#[must_use]
+pub fn is_client(fd: BorrowedFd<'_>) -> bool {
+    let local = SockRef::from(&fd).local_addr();
+    examine(fd) == Ok(Kind::Connected)
+        && local.is_ok_and(|local| Address::new(&local) != Address::Unnamed)
+}
+
+/// Writes what a socket takes without waiting.
+///
+/// # Errors
+/// Those of send(2).
+pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(&fd).send_with_flags(bytes, DONTWAIT | NOSIGNAL)
+}
+
 /// One end of a connection, as far as it has a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock;
 use crate::event;
 use crate::mode::Mode;
-use crate::settings::PeerDetail;
+use crate::settings::values::PeerDetail;
 use crate::socket::Address;
 
 /// Lines that clients may cause in a second; the rest is counted in one.
@@ -181,7 +181,7 @@ impl Tally {
 
     /// Whether one more client may have a line of its own. If not, it is counted.
     pub fn may_log(&mut self) -> bool {
-        if !log::log_enabled!(log::Level::Info) {
+        if log::max_level() < log::LevelFilter::Info {
             return false;
         }
         self.lines += 1;

@@ -7,7 +7,7 @@ use super::port::Port;
 use crate::client::Client;
 use crate::kernel;
 use crate::mode::Mode;
-use crate::settings::Settings;
+use crate::settings::values::Settings;
 use crate::socket::Address;
 use crate::tally::{Outcome, Peer, Report, Tally};
 

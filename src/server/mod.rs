@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::event;
 use crate::mode::Mode;
 use crate::poller::{Poller, Wake};
-use crate::settings::Settings;
+use crate::settings::values::Settings;
 use crate::socket::Listener;
 use crate::systemd::journal;
 use crate::systemd::notify::{self, Notifier};

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::clock;
 use crate::greeting::{Facts, Greeting};
 use crate::mode::Mode;
-use crate::settings::Settings;
+use crate::settings::values::Settings;
 use crate::socket::{Address, Listener, Stream};
 
 /// A listening socket with its greeting.

@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Complaint, Error, Place};
 
+/// Where system settings are looked for, the highest folder first.
+pub const SYSTEM_FOLDERS: &[&str] = &["/etc/greeter", "/run/greeter", "/usr/lib/greeter"];
+
 /// A settings file or a message file is at most this long, in bytes.
 pub const MOST_BYTES: u64 = 1024 * 1024;
 
@@ -33,6 +36,38 @@ impl Choice {
             Self::File(PathBuf::from(argument))
         } else {
             Self::Named(argument.to_owned())
+        }
+    }
+}
+
+/// The folders of the settings: `directories` (the service manager's
+/// `$CONFIGURATION_DIRECTORY`, see systemd.exec(5), which is how a user unit's
+/// folder becomes known), then the system's.
+#[must_use]
+pub fn folders(directories: Option<&str>) -> Vec<PathBuf> {
+    let own = directories
+        .unwrap_or_default()
+        .split(':')
+        .filter(|path| path.starts_with('/'))
+        .map(PathBuf::from);
+    let mut folders: Vec<PathBuf> = own.collect();
+    for folder in SYSTEM_FOLDERS.iter().map(Path::new) {
+        if !folders.iter().any(|known| known == folder) {
+            folders.push(folder.to_owned());
+        }
+    }
+    folders
+}
+
+/// The socket unit that goes with a choice of settings, for messages.
+#[must_use]
+pub fn socket_unit(choice: &Choice) -> String {
+    match choice {
+        Choice::Named(name) => format!("{name}.socket"),
+        Choice::File(file) => {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let known = matches!(&*name, "greeter-accepted" | "greeter-inet");
+            format!("{}.socket", if known { &*name } else { "greeter" })
         }
     }
 }
@@ -270,5 +305,24 @@ mod tests {
     fn a_masked_drop_in_is_empty() {
         let sources = read(&Choice::new("greeter"), &fixture()).unwrap();
         assert_eq!(sources[4].text, "");
+    }
+
+    #[test]
+    fn the_managers_folder_stands_above_the_systems() {
+        let check = |given: Option<&str>, expected: &[&str]| {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(folders(given), expected);
+        };
+        check(None, SYSTEM_FOLDERS);
+        check(Some("/etc/greeter"), SYSTEM_FOLDERS);
+        check(
+            Some("/home/u/.config/greeter:relative"),
+            &[
+                "/home/u/.config/greeter",
+                "/etc/greeter",
+                "/run/greeter",
+                "/usr/lib/greeter",
+            ],
+        );
     }
 }

@@ -21,7 +21,7 @@ pub const UNNAMED: &str = "unknown";
 
 /// One socket that was handed over.
 #[derive(Debug)]
-pub struct Handed {
+pub struct Socket {
     /// The socket.
     pub fd: OwnedFd,
     /// Its `FileDescriptorName=`.
@@ -49,7 +49,7 @@ pub struct Claim<'a> {
 /// # Errors
 /// [`Error::Handover`] where the environment lies or a descriptor is none that
 /// can be served.
-pub fn take() -> Result<Vec<Handed>, Error> {
+pub fn take() -> Result<Vec<Socket>, Error> {
     let (pid, fds, names) = (
         read("LISTEN_PID")?,
         read("LISTEN_FDS")?,
@@ -92,7 +92,7 @@ pub fn take() -> Result<Vec<Handed>, Error> {
             // names this process, the environment that said so is cleared, and the
             // crate's handle, which could be cloned, ends here.
             let fd = unsafe { OwnedFd::from_raw_fd(descriptor.into_raw_fd()) };
-            Handed { fd, name, kind }
+            Socket { fd, name, kind }
         });
     Ok(handed.collect())
 }

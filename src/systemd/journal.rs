@@ -6,6 +6,7 @@
 //! queue is counted and dropped.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -17,6 +18,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use crate::event;
+use crate::socket;
 
 /// SYSLOG_IDENTIFIER of every line, so that `journalctl -t greeter` finds all.
 const IDENTIFIER: &str = "greeter";
@@ -76,6 +78,14 @@ pub fn start(native: bool, level: LevelFilter) {
 /// Changes how much is logged.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
+}
+
+/// Gives the journal a moment before we exit: of a process that is gone it may
+/// not find the unit any more, and `journalctl -u` would miss the line.
+pub fn settle() {
+    if matches!(&*lock(&LOGGER.sink), Some(Sink::Native(_))) {
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// From here on no log call waits for the journal. The lines that are still
@@ -164,7 +174,7 @@ impl Line {
         let _ = record.key_values().visit(&mut fields);
         Self {
             level: record.level(),
-            text: record.args().to_string(),
+            text: one_line(&record.args().to_string()),
             fields,
         }
     }
@@ -226,8 +236,9 @@ impl Sink {
                 );
             }
             Self::Stderr { prefixed: true } => {
-                let _ = std::io::stderr()
-                    .write_all(format!("<{}>{}\n", line.priority(), line.text).as_bytes());
+                // A journal that takes nothing must not hold up the client's end.
+                let line = format!("<{}>{}\n", line.priority(), line.text);
+                let _ = socket::send_now(std::io::stderr().as_fd(), line.as_bytes());
             }
             Self::Stderr { prefixed: false } => {
                 let _ = std::io::stderr()
@@ -235,6 +246,19 @@ impl Sink {
             }
         }
     }
+}
+
+/// Whatever a name or a path brings, a line stays a line.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+    }
+    line
 }
 
 /// A thread that panicked while it held the lock left nothing half done here.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::fragment::{self, Found, Fragment, Value};
-use super::source::{self, Choice};
-use super::{Limits, PeerDetail, Settings, Shown, Wording, keys, socket_unit};
+use super::keys;
+use super::source::{self, Choice, Source, socket_unit};
+use super::values::{Limits, PeerDetail, Settings, Shown, Wording};
 use crate::clock;
 use crate::error::{Complaint, Error, Place};
 use crate::greeting::{Fault, FaultKind, LineEnding, PLACEHOLDERS, Template};
@@ -48,12 +49,20 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # Errors
 /// [`Error::Settings`]: the first thing that is wrong, with its place and remedy.
 pub fn load(choice: &Choice, folders: &[PathBuf]) -> Result<Settings, Error> {
-    let unit = socket_unit(choice);
+    merge(source::read(choice, folders)?, &socket_unit(choice))
+}
+
+/// Merges and checks the settings of files that were read. `unit` is the socket
+/// unit that they go with, for messages.
+///
+/// # Errors
+/// As [`load`].
+pub fn merge(sources: Vec<Source>, unit: &str) -> Result<Settings, Error> {
     let mut merged = Merged::default();
     let mut files = Vec::new();
-    for source in source::read(choice, folders)? {
+    for source in sources {
         files.push(source.path.clone());
-        merged.lay(fragment::parse(&Rc::new(source), &unit)?)?;
+        merged.lay(fragment::parse(&Rc::new(source), unit)?)?;
     }
     let ending = merged.choice("", "line_ending", ENDINGS)?;
     let others = merged.wording("", ending, None)?;
@@ -92,6 +101,15 @@ pub fn load(choice: &Choice, folders: &[PathBuf]) -> Result<Settings, Error> {
         named,
         shown: merged.show(),
     })
+}
+
+/// What is in force where no file says anything.
+///
+/// # Panics
+/// Never: a test of this file reads every default.
+#[must_use]
+pub fn defaults() -> Settings {
+    load(&Choice::Named(String::new()), &[]).expect("the defaults of our own")
 }
 
 /// What the files give together.
