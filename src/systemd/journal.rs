@@ -250,15 +250,14 @@ impl Sink {
 
 /// Whatever a name or a path brings, a line stays a line.
 fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            line.extend(c.escape_default())
-        } else {
-            line.push(c)
-        }
-    }
-    line
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut line, c| {
+            match c.is_control() {
+                true => line.extend(c.escape_default()),
+                false => line.push(c),
+            }
+            line
+        })
 }
 
 /// A thread that panicked while it held the lock left nothing half done here.

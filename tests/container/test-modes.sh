@@ -74,7 +74,7 @@ done
 expect_match '.' run journalctl --quiet --no-pager --identifier=greeter --lines=1
 
 check "greeter: 'journalctl --catalog' explains a line"
-expect_match '^-- ' run journalctl --quiet --no-pager --catalog --unit=greeter.service --lines=1 GREETER_RESULT=sent
+expect_match 'Subject: A client came: sent' run journalctl --quiet --no-pager --catalog --unit=greeter.service --lines=1 GREETER_RESULT=sent
 
 mode_greets greeter-accepted 4001 "This socket was already accepted" 32
 mode_greets greeter-inet 4002 "This socket was passed on stdin/stdout" 32
