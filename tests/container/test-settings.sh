@@ -14,14 +14,14 @@ units="greeter:accept:inet greeter-accepted:accepted:accept greeter-inet:inet:ac
 # FILE being the drop-in; of each fault the place too.
 faults() {
 	cat <<-'END'
-		mesage = "x"                               # FILE:1:1: .*'mesage'.*'message'
-		message = 3                                # FILE:1:11: .*message
-		[limits]\nwrite_timeout = "soon"           # FILE:2:17: .*soon
-		message = "a"\nmessage_file = "b"          # FILE:2:[0-9]+: .*message_file
-		message_file = "/etc/greeter/absent"       # /etc/greeter/absent
-		port = 25                                  # FILE:1:1: .*systemctl edit SOCKET
-		message = "unended                         # FILE:1:[0-9]+: 
-		mode = "WRONG"                             # WRONG.*systemctl|systemctl.*WRONG|mode
+		mesage = "x"                            # FILE:1:1: unknown key 'mesage'; did you mean 'message'
+		message = 3                             # FILE:1:11: wrong type for 'message': .*; 'message' takes a string
+		[limits]\nwrite_timeout = "soon"        # FILE:2:17: .*soon.* takes a duration in quotes
+		message = "a"\nmessage_file = "b"       # FILE:2:16: both 'message' and 'message_file' are set; keep one
+		message_file = "/etc/greeter/absent"    # FILE:1:16: no file '/etc/greeter/absent'; write it
+		port = 25                               # FILE:1:1: unknown key 'port'; .*systemctl edit SOCKET
+		message = "unended                      # FILE:1:[0-9]+: no TOML: .*; mend the line
+		mode = "WRONG"                          # FILE:1:.* mode = .*WRONG.* does not fit the socket, .*; set mode = .*RIGHT
 	END
 }
 
@@ -47,7 +47,7 @@ for entry in $units; do
 	esac
 	while IFS= read -r line; do
 		text=${line%%  *#*} pattern=${line#*\# }
-		text=${text//WRONG/$unfit} pattern=${pattern//WRONG/$unfit}
+		text=${text//WRONG/$unfit} pattern=${pattern//WRONG/$unfit} pattern=${pattern//RIGHT/$mode}
 		pattern=${pattern//FILE/$drop_in} pattern=${pattern//SOCKET/$unit.socket}
 
 		check "$mode: $text"
@@ -64,7 +64,7 @@ for entry in $units; do
 			expect $'This is a test\n' cat "$machine/client"
 			# However often it was tried, it said the same each time.
 			complaints "$since" | uniq >"$machine/said"
-			run systemctl stop "$unit.service"
+			run systemctl stop --no-warn "$unit.service"
 			run systemctl reset-failed
 		else
 			expect "" greeting "127.0.0.1:$port"
