@@ -13,6 +13,9 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 const DONTWAIT: i32 = 0x40;
 /// `MSG_NOSIGNAL` of send(2).
 const NOSIGNAL: i32 = 0x4000;
+/// `MSG_MORE` of send(2): the last bytes wait for the shutdown that follows, so
+/// that greeting and end travel in one segment. It halves what TCP does a client.
+const MORE: i32 = 0x8000;
 /// `MSG_TRUNC` of recv(2): TCP drops the bytes without copying them (tcp(7)).
 const TRUNC: i32 = 0x20;
 
@@ -224,12 +227,13 @@ impl Stream {
             .map_or(Address::Unnamed, |address| Address::new(&address))
     }
 
-    /// Hands bytes to the kernel and says how many it took.
+    /// Hands bytes to the kernel and says how many it took. [`Stream::finish`]
+    /// must follow the last of them: until then they may be held back.
     ///
     /// # Errors
     /// Those of send(2).
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_with_flags(bytes, DONTWAIT | NOSIGNAL)
+        self.0.send_with_flags(bytes, DONTWAIT | NOSIGNAL | MORE)
     }
 
     /// Tells the client that nothing more comes.

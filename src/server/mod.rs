@@ -121,8 +121,9 @@ impl<'a> Server<'a> {
             for wake in &wakes {
                 self.wake(*wake, now);
             }
-            let arrived = self.accept(now)?;
+            // First those of earlier turns: the clients of this one need a moment.
             let moved = self.crowd.sweep(&self.desk, now);
+            let arrived = self.accept(now)?;
             if wakes.is_empty() && !arrived && !moved {
                 self.crowd
                     .watch_silent(&self.desk, &self.poller)
