@@ -1,0 +1,227 @@
+//! Holds manual, settings files, catalogue, completions and security model to
+//! the lists in the code, both ways: nothing is missing and nothing is made up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use greeter::event;
+use greeter::greeting::PLACEHOLDERS;
+use greeter::settings::keys::KEYS;
+
+const SETTINGS: &[&str] = &["greeter", "greeter-accepted", "greeter-inet"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What stands between `open` and the next `close`, wherever `known` holds for
+/// each of its characters.
+fn between(text: &str, open: &str, close: &str, known: fn(char) -> bool) -> BTreeSet<String> {
+    let parts = text
+        .split(open)
+        .skip(1)
+        .filter_map(|rest| rest.split(close).next());
+    parts
+        .filter(|part| !part.is_empty() && part.chars().all(known))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn name_like(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '_'
+}
+
+/// The words of `text` that begin so, with what belongs to a name of that kind.
+fn words(text: &str, prefix: &str, known: fn(char) -> bool) -> BTreeSet<String> {
+    let ends = text
+        .split(prefix)
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|c| known(*c)));
+    ends.map(|rest| format!("{prefix}{}", rest.collect::<String>()))
+        .collect()
+}
+
+fn same(what: &str, found: &BTreeSet<String>, expected: impl IntoIterator<Item = String>) {
+    let expected: BTreeSet<String> = expected.into_iter().collect();
+    assert_eq!(found, &expected, "{what}");
+}
+
+#[test]
+fn the_manual_explains_every_key_with_its_default_and_no_other() {
+    let manual = read("man/greeter.toml.5.scd");
+    for key in KEYS {
+        let heading = match (key.table, key.default) {
+            // These stand indented, as they have been explained above.
+            ("greeting.NAME", _) => format!("*{}*", key.name),
+            (_, "") => format!("\n*{}* ", key.name),
+            (_, default) => format!("\n*{}* = {default}\n", key.name),
+        };
+        assert!(
+            manual.contains(&heading),
+            "greeter.toml(5) lacks {heading:?}"
+        );
+    }
+    let headings = manual
+        .lines()
+        .filter(|line| line.starts_with('*') && (line.contains("* = ") || line.contains("* (no")));
+    let headings: String = headings.map(|line| format!("{line}\n")).collect();
+    let own = between(&headings, "*", "* ", name_like);
+    let top = KEYS.iter().filter(|key| key.table != "greeting.NAME");
+    same("headings", &own, top.map(|key| key.name.to_owned()));
+}
+
+#[test]
+fn every_settings_file_has_every_key_at_its_default() {
+    for name in SETTINGS {
+        let path = format!("etc/{name}.toml");
+        let text = read(&path);
+        for key in KEYS.iter().filter(|key| key.table != "greeting.NAME") {
+            let line = match key.name {
+                "mode" | "message" => format!("\n{} = \"", key.name),
+                "message_file" => "\n#message_file = \"".to_owned(),
+                name => format!("\n#{name} = {}\n", key.default),
+            };
+            assert!(text.contains(&line), "{path} lacks {line:?}");
+        }
+        for (placeholder, _) in PLACEHOLDERS {
+            assert!(
+                text.contains(&format!("{{{placeholder}}}")),
+                "{path}: {placeholder}"
+            );
+        }
+        // With every comment sign taken off it is still sound.
+        let bare = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c| name_like(c) || c == '[') => rest,
+            _ => line,
+        });
+        let bare = bare.filter(|line| !line.starts_with("message_file"));
+        let bare: String = bare.map(|line| format!("{line}\n")).collect();
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
+        fs::write(&file, bare).unwrap();
+        assert!(greeter(&["--config", file.to_str().unwrap(), "--check"]).contains("sound"));
+    }
+}
+
+#[test]
+fn the_manual_explains_every_placeholder_and_no_other() {
+    let manual = read("man/greeter.toml.5.scd");
+    let found = between(&manual, "*{", "}*", name_like);
+    same(
+        "placeholders",
+        &found,
+        PLACEHOLDERS.iter().map(|(name, _)| (*name).to_owned()),
+    );
+}
+
+#[test]
+fn every_event_is_in_the_manual_and_in_the_catalogue_and_no_other() {
+    let (manual, catalogue) = (read("man/greeter.8.scd"), read("systemd/greeter.catalog"));
+    for event in event::ALL {
+        let heading = manual
+            .lines()
+            .find(|line| line.starts_with(&format!("*{}* (", event.name)));
+        assert!(
+            heading.is_some_and(|line| line.ends_with(event.id)),
+            "greeter(8): {}",
+            event.name
+        );
+        let entry = format!("\n# {}\n-- {}\nSubject: ", event.name, event.id);
+        assert!(catalogue.contains(&entry), "the catalogue lacks {entry:?}");
+    }
+    let ids = between(&catalogue, "\n-- ", "\n", |c| c.is_ascii_hexdigit());
+    same(
+        "catalogue",
+        &ids,
+        event::ALL.iter().map(|event| event.id.to_owned()),
+    );
+}
+
+#[test]
+fn the_manual_names_every_journal_field_and_no_other() {
+    let manual = read("man/greeter.8.scd");
+    let found = words(&manual, "GREETER_", |c| c.is_ascii_uppercase() || c == '_');
+    same(
+        "fields",
+        &found,
+        event::FIELDS.iter().map(|field| (*field).to_owned()),
+    );
+}
+
+#[test]
+fn every_option_is_in_the_manual_and_completed() {
+    let option = |c: char| c.is_ascii_lowercase() || c == '-';
+    let help = greeter(&["--help"]);
+    let help = help.lines().filter(|line| line.trim().starts_with('-'));
+    let help = words(&help.collect::<String>(), "--", option);
+    assert!(help.contains("--preview"), "{help:?}");
+    let manual = read("man/greeter.8.scd");
+    let headings: String = manual
+        .lines()
+        .filter(|line| line.starts_with("*-"))
+        .collect();
+    same("greeter(8)", &words(&headings, "--", option), help.clone());
+    for option in &help {
+        let name = &option[2..];
+        for (path, spelling) in [
+            ("completions/greeter.bash", format!("{option} ")),
+            ("completions/_greeter", format!("{option}[")),
+            ("completions/greeter.fish", format!("-l {name} ")),
+        ] {
+            let text = read(path).replace("--version'", "--version ");
+            assert!(text.contains(&spelling), "{path} lacks {option}");
+        }
+    }
+}
+
+#[test]
+fn the_security_model_names_tests_that_there_are() {
+    fn walk(folder: &Path, text: &mut String) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, text);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                text.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut sources = String::new();
+    walk(&root().join("src"), &mut sources);
+    walk(&root().join("tests"), &mut sources);
+    let model = read("SECURITY.md");
+    let held = model
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .filter_map(|line| line.split(" | ").nth(1));
+    let named: String = held.collect();
+    let tests = between(&named, "`", "`", |c| {
+        name_like(c) || c == '/' || c == '-' || c == '.'
+    });
+    assert!(tests.len() > 10, "{tests:?}");
+    for test in tests
+        .iter()
+        .filter(|name| name.contains('_') || name.contains('/'))
+    {
+        let there = match test.contains('/') {
+            true => root().join(test).exists(),
+            false => sources.contains(&format!("fn {test}()")),
+        };
+        assert!(there, "SECURITY.md names '{test}', which is no test");
+    }
+}
+
+/// What the program prints.
+fn greeter(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_greeter"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
