@@ -49,7 +49,7 @@ examples = $(wildcard systemd/examples/*)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb demo check load bench clean help
+.PHONY: all build man install uninstall test deb demo check load bench fuzz clean help
 
 all: build man ## the program and its manual (the default)
 
@@ -143,6 +143,10 @@ load: ## target/tools/greeter-load, the load generator, linked statically
 
 bench: ## measure CPU, memory and losses beside nginx and C
 	bench/run
+
+fuzz: ## ten million hostile inputs for each fuzz target
+	tools/install-deps rust fuzz
+	fuzz/run runs=10000000
 
 demo: ## build the package and show it at work in a booted Debian
 	tools/install-deps deb container

@@ -1,0 +1,53 @@
+//! What systemd says, or somebody in its name: LISTEN_PID, LISTEN_FDS and
+//! LISTEN_FDNAMES (their texts stand between bytes 0xFF, which no text holds; a
+//! variable that begins with 0xFE is not set), CONFIGURATION_DIRECTORY, `--listen`.
+#![no_main]
+
+use std::str;
+
+use greeter::cli::Place;
+use greeter::settings::source::folders;
+use greeter::systemd::activation::{Claim, doubt};
+use libfuzzer_sys::fuzz_target;
+
+const OWN_PID: u32 = 4242;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut texts = bytes.split(|byte| *byte == 0xFF).map(str::from_utf8);
+    // What is no text, 0xFE included, is as good as absent: `take` refuses it before.
+    let mut next = || texts.next().and_then(Result::ok);
+    let claim = Claim {
+        pid: next(),
+        fds: next(),
+        names: next(),
+    };
+    match doubt(claim, OWN_PID) {
+        Ok(names) if names.is_empty() => {
+            assert!(claim.fds.is_none_or(|fds| fds.bytes().all(|b| b == b'0')));
+        }
+        Ok(names) => {
+            assert_eq!(claim.pid.unwrap().trim_start_matches('0'), "4242");
+            assert_eq!(claim.fds.unwrap().parse::<usize>().unwrap(), names.len());
+            assert!(names.len() <= 4096);
+            for name in names {
+                assert!((1..=255).contains(&name.len()));
+                assert!(!name.contains(':') && !name.contains(char::is_control));
+            }
+        }
+        Err(error) => {
+            assert_eq!(error.status(), 1);
+            let said = error.to_string();
+            assert!(
+                said.len() < 500 && !said.contains(char::is_control),
+                "{said:?}"
+            );
+        }
+    }
+    if let Some(text) = next() {
+        let folders = folders(Some(text));
+        assert!(folders.iter().all(|folder| folder.is_absolute()));
+        if let Ok(place) = text.parse::<Place>() {
+            assert_eq!(place.to_string().parse::<Place>().as_ref(), Ok(&place));
+        }
+    }
+});
