@@ -90,8 +90,8 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 			chmod 0644 $$to; \
 		done; \
 	done
-	$(INSTALL_DATA) systemd/80-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
-	$(INSTALL_DATA) systemd/80-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
+	$(INSTALL_DATA) systemd/system/80-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
+	$(INSTALL_DATA) systemd/user/80-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
 	$(INSTALL_DATA) systemd/greeter.sysusers $(DESTDIR)$(sysusersdir)/greeter.conf
 	$(INSTALL_DATA) systemd/greeter.catalog $(DESTDIR)$(catalogdir)/
 	$(INSTALL_DATA) target/man/greeter.toml.5 $(DESTDIR)$(mandir)/man5/
