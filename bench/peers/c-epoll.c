@@ -2,7 +2,10 @@
  * closes correctly. Every connection is in epoll until its client's end; there
  * are no time-outs, no limits, no log, and all errors of a client just end it.
  *
- * usage: c-epoll PORT GREETING */
+ * With "merge" the greeting waits in the kernel for the shutdown right behind
+ * it, so that one packet carries both.
+ *
+ * usage: c-epoll PORT GREETING [merge] */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
@@ -31,11 +34,12 @@ static int listen_on(int port)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3)
-        errx(2, "usage: c-epoll PORT GREETING");
+    if (argc != 3 && argc != 4)
+        errx(2, "usage: c-epoll PORT GREETING [merge]");
 
     const char *greeting = argv[2];
     size_t length = strlen(greeting);
+    int flags = MSG_NOSIGNAL | (argc == 4 ? MSG_MORE : 0);
     int listener = listen_on(atoi(argv[1]));
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event events[256];
@@ -60,7 +64,7 @@ int main(int argc, char **argv)
                 continue;
             }
             while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-                if (send(fd, greeting, length, MSG_NOSIGNAL) != (ssize_t)length) {
+                if (send(fd, greeting, length, flags) != (ssize_t)length) {
                     close(fd);
                     continue;
                 }

@@ -22,12 +22,20 @@ pub enum Peer {
     Nginx,
     /// Our own C loop that closes correctly, and does nothing else.
     CEpoll,
+    /// The same with greeting and end in one packet.
+    CMerged,
     /// accept, send, close in C.
     CClose,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 4] = [Peer::Greeter, Peer::Nginx, Peer::CEpoll, Peer::CClose];
+    pub const ALL: [Peer; 5] = [
+        Peer::Greeter,
+        Peer::Nginx,
+        Peer::CEpoll,
+        Peer::CMerged,
+        Peer::CClose,
+    ];
 
     #[must_use]
     pub fn port(self) -> u16 {
@@ -35,7 +43,8 @@ impl Peer {
             Peer::Greeter => 4000,
             Peer::Nginx => 4001,
             Peer::CEpoll => 4002,
-            Peer::CClose => 4003,
+            Peer::CMerged => 4003,
+            Peer::CClose => 4004,
         }
     }
 }
@@ -46,6 +55,7 @@ impl fmt::Display for Peer {
             Peer::Greeter => "greeter",
             Peer::Nginx => "nginx",
             Peer::CEpoll => "C epoll",
+            Peer::CMerged => "C epoll, merged",
             Peer::CClose => "C close",
         })
     }
@@ -154,13 +164,14 @@ fn command(peer: Peer, programs: &Programs, room: Option<Room>) -> io::Result<Co
                 .arg(programs.scratch.join("nginx-error.log"));
             command
         }
-        Peer::CEpoll | Peer::CClose => {
-            let name = if peer == Peer::CEpoll {
-                "c-epoll"
-            } else {
-                "c-close"
-            };
-            let mut command = Command::new(programs.c.join(name));
+        Peer::CEpoll | Peer::CMerged => {
+            let mut command = Command::new(programs.c.join("c-epoll"));
+            command.arg(port).arg(GREETING);
+            command.args((peer == Peer::CMerged).then_some("merge"));
+            command
+        }
+        Peer::CClose => {
+            let mut command = Command::new(programs.c.join("c-close"));
             command.arg(port).arg(GREETING);
             command
         }

@@ -26,7 +26,7 @@ pub fn run(programs: &Programs, counts: &[u64]) -> Result<(), Box<dyn Error>> {
         "\nMemory, with clients that never read and never close; KiB, and bytes a client over idle\n"
     );
     println!(
-        "{:9} {:>7} {:>8} {:>8} {:>8} {:>9} {:>9} {:>21}",
+        "{:15} {:>7} {:>8} {:>8} {:>8} {:>9} {:>9} {:>21}",
         "", "clients", "open", "RSS", "PSS", "private", "a client", "others: p50 / p99 µs"
     );
     for peer in [Peer::Greeter, Peer::Nginx, Peer::CEpoll] {
@@ -61,7 +61,7 @@ fn line(
         .saturating_sub(idle.private)
         .checked_div(clients);
     println!(
-        "{peer:9} {clients:7} {:8} {:8} {:8} {:9} {:>9} {:>10} / {:<8}",
+        "{peer:15} {clients:7} {:8} {:8} {:8} {:9} {:>9} {:>10} / {:<8}",
         usage::descriptors(server.pid())?,
         memory.rss / 1024,
         memory.pss / 1024,

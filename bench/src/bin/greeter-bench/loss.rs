@@ -27,7 +27,7 @@ pub fn run(programs: &Programs, clients: u64) -> Result<u64, Box<dyn Error>> {
         "\nOne packet in ten is lost: {clients} clients that send 18 bytes first, all at once\n"
     );
     println!(
-        "{:9} {:>8} {:>21} {:>10} {:>10} {:>7}",
+        "{:15} {:>8} {:>21} {:>11} {:>10} {:>7}",
         "", "greeted", "greeted, then a reset", "lost: reset", "timed out", "other"
     );
     let mut unwell = 0;
@@ -51,7 +51,7 @@ pub fn run(programs: &Programs, clients: u64) -> Result<u64, Box<dyn Error>> {
         drop(server);
         let report = report?;
         println!(
-            "{peer:9} {:8} {:21} {:11} {:10} {:7}",
+            "{peer:15} {:8} {:21} {:11} {:10} {:7}",
             report.greeted,
             report.reset_after,
             report.reset_before,

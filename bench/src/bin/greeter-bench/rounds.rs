@@ -101,7 +101,7 @@ fn per_client(before: Cpu, after: Cpu, clients: u64) -> f64 {
 
 fn print(results: &[Vec<Round>]) {
     println!(
-        "{:9} {:>6} {:>11} {:>6} {:>6} {:>8} {:>10} {:>8} {:>7} {:>7} {:>6} {:>7}",
+        "{:15} {:>6} {:>11} {:>6} {:>6} {:>8} {:>10} {:>8} {:>7} {:>7} {:>6} {:>7}",
         "",
         "ns CPU",
         "(quartiles)",
@@ -126,7 +126,7 @@ fn print(results: &[Vec<Round>]) {
         let middle = |of: fn(&Report) -> f64| median(rounds.iter().map(|r| of(&r.report)));
         let sum = |of: fn(&Report) -> u64| rounds.iter().map(|r| of(&r.report)).sum::<u64>();
         println!(
-            "{peer:9} {:6.0} {:>11} {:6.0} {:6.0} {:8.2} {:10.2} {:8.0} {:7.0} {:7.0} {:6} {:7}",
+            "{peer:15} {:6.0} {:>11} {:6.0} {:6.0} {:8.2} {:10.2} {:8.0} {:7.0} {:7.0} {:6} {:7}",
             at(2),
             format!("{:.0}-{:.0}", at(1), at(3)),
             at(2) * user_share,
