@@ -49,7 +49,7 @@ examples = $(wildcard systemd/examples/*)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb demo check load bench fuzz clean help
+.PHONY: all build man install uninstall test deb rpm demo check load bench fuzz clean help
 
 all: build man ## the program and its manual (the default)
 
@@ -137,6 +137,10 @@ check: ## every test there is, the package's in a booted Debian too
 deb: ## the Debian packages, in dist/, built offline in a clean Debian 13
 	tools/install-deps deb
 	tools/build-deb
+
+rpm: ## the source and binary RPM, in dist/, built offline in a clean Debian 13
+	tools/install-deps rpm
+	tools/build-rpm
 
 load: ## target/tools/greeter-load, the load generator, linked statically
 	bench/build target/tools

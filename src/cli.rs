@@ -38,6 +38,14 @@ pub struct Cli {
     pub preview: Option<String>,
 }
 
+impl Cli {
+    /// Whether the settings are only asked about and nobody is served.
+    #[must_use]
+    pub fn only_asks(&self) -> bool {
+        self.check || self.show_config || self.preview.is_some()
+    }
+}
+
 /// Where to listen without systemd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     match run::run(&cli, handed) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            run::report(&error);
+            run::report(&error, &cli);
             ExitCode::from(error.status())
         }
     }

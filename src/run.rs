@@ -28,9 +28,9 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
     let choice = Choice::new(&cli.config);
     let folders = source::folders(env::var("CONFIGURATION_DIRECTORY").ok().as_deref());
     let read = || load::load(&choice, &folders);
-    if cli.check || cli.show_config || cli.preview.is_some() {
+    if cli.only_asks() {
         journal::start(false, LevelFilter::Info);
-        return inspect(cli, &read().inspect_err(print_excerpt)?);
+        return inspect(cli, &read()?);
     }
     let handover = match cli.listen.as_slice() {
         [] => handover::sort(sockets?)?,
@@ -59,8 +59,9 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
     }
 }
 
-/// Tells why greeter ends before its time, once.
-pub fn report(error: &Error) {
+/// Tells why greeter ends before its time, once; in answer to a question, as
+/// compilers do, with the line that is wrong.
+pub fn report(error: &Error, cli: &Cli) {
     // Before anything was known of the sockets there is no logger yet.
     if log::max_level() == LevelFilter::Off {
         journal::start(false, LevelFilter::Info);
@@ -71,6 +72,9 @@ pub fn report(error: &Error) {
         Error::Os { .. } => event::FAILED,
     };
     log::error!(MESSAGE_ID = event.id; "{error}");
+    if let (Error::Settings(complaint), true) = (error, cli.only_asks()) {
+        eprint!("{}", complaint.excerpt());
+    }
     journal::settle();
 }
 
@@ -112,12 +116,5 @@ fn remove(place: &Place) {
     if let Place::Path(path) = place {
         // Whoever removed it before did our work.
         let _ = fs::remove_file(path);
-    }
-}
-
-/// By hand, a wrong file is shown as compilers show it.
-fn print_excerpt(error: &Error) {
-    if let Error::Settings(complaint) = error {
-        eprint!("{}", complaint.excerpt());
     }
 }

@@ -2,17 +2,20 @@
 # Shows the package at work in a booted Debian: each command, and what it says.
 . "$(dirname "$0")/lib.sh"
 
-# Shows a command as users type it, and runs it.
+bold='' plain=''
+[[ ! -t 1 ]] || bold=$'\e[1m' plain=$'\e[0m'
+say() { printf '\n-- %s\n' "$*"; }
+# What root types, or anybody: $1 is the prompt.
+type_in() { printf '\n%s%s %s%s\n' "$bold" "$1" "${*:2}" "$plain"; }
 show() {
-	printf '\n\033[1m# %s\033[0m\n' "$*"
+	type_in '#' "$@"
 	run "$@"
 }
-# The same for what a client reads; the command line is the user's own.
+# What a client types.
 client() {
-	printf '\n\033[1m$ %s\033[0m\n' "$*"
-	run sh -c "$*"
+	type_in '$' "$1"
+	run sh -c "$1"
 }
-say() { printf '\n-- %s\n' "$*"; }
 
 say "Booting Debian 13 with systemd, without a network."
 boot
@@ -21,7 +24,7 @@ run sh -c '. /etc/os-release; echo "$PRETTY_NAME, $(systemctl --version | head -
 say "Installing the package. It opens, enables and starts nothing."
 deb=$(package)
 copy_in "$deb" /root/packages
-printf '\n\033[1m# apt install ./%s\033[0m\n' "${deb##*/}"
+type_in '#' apt install "./${deb##*/}"
 run apt install -y "/root/packages/${deb##*/}" 2>/dev/null | grep -E '^(Unpacking|Setting up) greeter'
 show systemctl is-enabled greeter.socket || :
 show ss --listening --tcp --no-header
@@ -40,7 +43,6 @@ client 'socat - TCP:127.0.0.1:4001 </dev/null'
 client 'socat - TCP:127.0.0.1:4002 </dev/null'
 
 say "Another text, without losing a client."
-mkdir -p "$machine/root/etc/greeter/greeter.toml.d"
 echo 'message = "421 {hostname} is closed, {peer_addr}; come back tomorrow"' |
 	write /etc/greeter/greeter.toml.d/50-closed.toml
 show cat /etc/greeter/greeter.toml.d/50-closed.toml
@@ -53,6 +55,8 @@ show journalctl --no-pager --identifier=greeter
 show journalctl --no-pager --output=verbose --lines=1 --unit=greeter.service GREETER_RESULT=sent
 
 say "Removing it stops everything."
-show apt purge -y greeter 2>/dev/null | grep -vE '^$|^(Reading|Building|The following|Summary|Freed|  )'
+rm -r "$machine/root/etc/greeter/greeter.toml.d"
+type_in '#' apt purge greeter
+run apt purge -y greeter 2>/dev/null | grep -E '^(Removing|Purging)'
 show ss --listening --tcp --no-header
 end

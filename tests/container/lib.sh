@@ -37,14 +37,21 @@ if [[ -z ${GREETER_CONTROL_GROUP-} ]]; then
 		{ echo >&2 "greeter: no cgroup2 file system is mounted, and systemd needs one"; exit 1; }
 	name=greeter-$$
 	# A group for us and one for each machine: systemd shares its group with
-	# nobody. The kernel removes no group by itself, so that is ours to do.
+	# nobody. The kernel removes no group by itself, so that is ours to do, and
+	# the next one's where a script was killed before it could.
+	remove_group() { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null; }
+	for stale in "$hierarchy"/greeter-*; do
+		[[ ! -d $stale || -e /proc/${stale##*-} ]] || remove_group "$stale" || :
+	done
 	mkdir -p "$hierarchy/$name/script"
 	finish() {
 		trap - EXIT
-		[[ -z ${inner-} ]] || kill -KILL "$inner" 2>/dev/null || :
-		wait
+		if [[ -n ${inner-} ]]; then
+			kill -KILL "$inner" 2>/dev/null || :
+			wait "$inner" 2>/dev/null || :
+		fi
 		for _ in {1..100}; do
-			find "$hierarchy/$name" -depth -type d -exec rmdir {} + 2>/dev/null && return
+			remove_group "$hierarchy/$name" && return
 			sleep 0.05
 		done
 		echo >&2 "greeter: cannot remove the control group '$hierarchy/$name'"
@@ -53,8 +60,10 @@ if [[ -z ${GREETER_CONTROL_GROUP-} ]]; then
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
 	trap 'exit 129' HUP
-	# The lock says that this tree is in use: see tools/root.
-	GREETER_BASE=$base GREETER_CONTROL_GROUP=$name flock --shared "$base" \
+	# The lock says that this tree is in use: see tools/root. The kernel kills
+	# unshare when we are gone, and all that is in the namespaces with it.
+	GREETER_BASE=$base GREETER_CONTROL_GROUP=$name setpriv --pdeathsig KILL \
+		flock --shared --no-fork "$base" \
 		unshare --mount --pid --ipc --uts --fork --kill-child --mount-proc \
 		"$script" "$@" </dev/null &
 	inner=$!

@@ -54,4 +54,9 @@ done
 
 check "the files are as they were packed, and all are owned"
 expect "" run dpkg --verify greeter
+
+check "the test that the source package brings for others passes too"
+copy_in "$repository/debian/tests/three-modes" /root
+# What it says on standard error would fail it there.
+expect "" run sh -c '/root/three-modes 2>&1 >/dev/null'
 end_of_tests
