@@ -29,7 +29,7 @@ packages="systemd systemd-sysv dbus libpam-systemd curl iproute2 procps socat ${
 if [[ -z ${GREETER_CONTROL_GROUP-} ]]; then
 	mkdir -p "$repository/target"
 	if [[ $(id -u) != 0 ]]; then
-		exec "$repository/tools/as-root" env "PATH=$PATH" "$script" "$@"
+		exec "$repository/tools/as-root" env "PATH=$PATH:/usr/sbin:/sbin" "$script" "$@"
 	fi
 	# shellcheck disable=SC2086 # one word a package
 	base=$("$repository/tools/root" "${tree:-machine}" $packages)
