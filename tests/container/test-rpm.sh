@@ -1,0 +1,186 @@
+#!/bin/bash
+# The RPM's life, by dnf from a repository, on a Debian that stand-ins make look
+# like an RPM distribution: installing enables nothing, an upgrade under load
+# loses no client, erasing stops everything and keeps edited settings.
+tree=dnf packages="createrepo-c dnf rpm"
+. "$(dirname "$0")/lib.sh"
+
+sockets="greeter.socket greeter-accepted.socket greeter-inet.socket"
+
+rpm=("$repository"/dist/greeter-[0-9]*."$(uname -m)".rpm)
+[[ -e ${rpm[0]} ]] || fail "there is no RPM in dist/: run 'make rpm' first"
+[[ ${#rpm[@]} = 1 ]] || fail "there is more than one RPM in dist/: ${rpm[*]}"
+
+boot
+install_load
+copy_in "$repository/tests/container/rpm" "$repository/rpm" /root
+copy_in "${rpm[0]}" /root/repository
+copy_in "$(package)" /root/deb
+write /etc/yum.repos.d/local.repo <<-'INI'
+	[local]
+	name=What the test made
+	baseurl=file:///root/repository
+	gpgcheck=0
+	metadata_expire=0
+INI
+
+# Builds an RPM of what is there already: nothing is compiled and nothing stripped.
+build() {
+	run rpmbuild -bb --nodeps --define "_rpmdir /root/repository" --define "_sourcedir /root/rpm" \
+		--define "debug_package %{nil}" --define "__os_install_post %{nil}" \
+		"$@" >"$machine/rpmbuild.log" 2>&1 || fail "rpmbuild $* failed: $(cat "$machine/rpmbuild.log")"
+}
+offer() { run createrepo_c --quiet /root/repository; }
+dnf() { run dnf --assumeyes --releasever=13 "$@" >"$machine/dnf.log" 2>&1 || fail "dnf $* failed: $(cat "$machine/dnf.log")"; }
+property() { run systemctl show --value --property="$1" "$2"; }
+# The listening sockets themselves, by their numbers in the kernel.
+listening() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
+
+build /root/rpm/stand-ins.spec
+offer
+dnf install debian systemd
+
+check "dnf installs it from a repository, offline"
+dnf install greeter
+expect_match '^greeter-[0-9.]+-1\.' run rpm --query greeter
+expect "greeter $(run rpm --query --queryformat '%{VERSION}' greeter)" run greeter --version
+
+check "nothing is enabled, nothing runs, nothing is open"
+for unit in $sockets greeter.service; do
+	expect_status 1 run systemctl is-enabled "$unit"
+	[[ $output == disabled ]] || fail "$unit is '$output', not disabled"
+	expect_status 3 run systemctl is-active "$unit"
+done
+expect "" run ss --no-header --listening --tcp
+expect_nothing_failed
+
+check "rpm finds every file as it was packaged"
+expect "" run rpm --verify greeter
+
+check "the user 'greeter' is there, and cannot log in"
+expect_match "^greeter:[^:]*:[0-9]+:[0-9]+:[^:]*:/:(/usr)?/sbin/nologin$" run getent passwd greeter
+
+check "its scripts are the text of the macros, and nothing else"
+script() { run rpm --query --queryformat "%{$1}" greeter | sed '/^$/d'; }
+macros() { printf '%s\n' "$@" | run xargs -d '\n' -I{} rpm --load=/root/rpm/macros.systemd --eval '{}' | sed '/^$/d'; }
+expect "$(macros "%systemd_post $sockets greeter.service" "%systemd_user_post $sockets greeter.service")" script POSTIN
+expect "$(macros "%systemd_preun $sockets greeter.service" "%systemd_user_preun $sockets greeter.service")" script PREUN
+expect "$(macros "%systemd_postun_with_restart greeter.service" "%systemd_user_postun_with_restart greeter.service")" script POSTUN
+expect "3 /bin/sh" run sh -c 'rpm --query --scripts greeter | grep -o "using .*)" | sort | uniq -c | sed "s/ *\([0-9]*\) using \(.*\))/\1 \2/"'
+
+check "the files and their modes are those of the Debian package"
+# Each has its own names for licences, changes and the folder of zsh, and Debian
+# compresses documents.
+run sh -euc '
+	cd /root/deb
+	dpkg-deb --extract ./*.deb tree
+	find tree ! -type d -printf "%m /%P\n" |
+		sed -E "s|/zsh/vendor-completions/|/zsh/site-functions/|; s|(/doc/.*)\.gz$|\1|; s|/changelog$|/CHANGELOG.md|" |
+		grep -vE "/usr/share/(doc/greeter/(copyright|changelog.Debian)|lintian/.*)$"' | sort >"$machine/deb-files"
+run sh -euc '
+	rpm --query --queryformat "[%{FILEMODES:octal} %{FILENAMES}\n]" greeter |
+		sed -nE "s/^100//p" | grep -v /usr/share/licenses/' | sort >"$machine/rpm-files"
+expect "" diff "$machine/deb-files" "$machine/rpm-files"
+[[ $(wc -l <"$machine/rpm-files") -gt 30 ]] || fail "only these files: $(cat "$machine/rpm-files")"
+
+check "its licence names every choice of every crate that is linked in"
+# One choice a line, its alternatives in the order of the alphabet.
+alternatives() {
+	while read -r choice; do
+		sed 's| OR |\n|g; s|/|\n|g' <<<"$choice" | sort | paste -sd'|'
+	done | sort -u
+}
+run rpm --query --queryformat '%{LICENSE}\n' greeter | sed 's/ AND /\n/g; s/[()]//g' | alternatives >"$machine/said"
+run sh -c "sed -n '/^\$/q; s/.*: //p' /usr/share/licenses/greeter*/LICENSE.dependencies" |
+	sed 's/ AND /\n/g; s/[()]//g' | alternatives >"$machine/linked"
+expect_match '^Apache-2.0\|MIT$' cat "$machine/linked"
+expect "" diff "$machine/linked" "$machine/said"
+
+check "each of the three modes is enabled by one command, and greets"
+# shellcheck disable=SC2086 # one word a unit
+run systemctl enable --quiet --now $sockets
+expect $'This is a test\n' greeting 127.0.0.1:4000
+expect $'This is a test\n' greeting '[::1]:4000'
+expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
+expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
+expect_nothing_failed
+
+# The next release: the same files, but for two defaults that were changed. The
+# spec file is the real one, with the building left out.
+run sh -euc '
+	cd /root/rpm
+	mkdir tree
+	cat /root/repository/greeter-[0-9]*.rpm | rpm2archive - | tar -xz -C tree
+	mkdir licenses
+	mv tree/usr/share/licenses/*/* licenses/
+	rm -r tree/usr/share/licenses tree/usr/lib/.build-id
+	for name in greeter greeter-accepted; do
+		echo "# the next release" >>tree/etc/greeter/$name.toml
+	done
+	awk '\''
+		/^Release:/ { $2 = 2 }
+		/^%(prep|build|check)$/ { drop = 1 }
+		/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
+		/^%install$/ { print "%install\ncp -a /root/rpm/tree/. %{buildroot}"; drop = 1 }
+		/^%(if|pre|post|preun|postun|files)( |$)/ { drop = 0 }
+		!drop { print }
+	'\'' greeter.spec >next.spec'
+build --load=/root/rpm/macros.systemd /root/rpm/next.spec
+offer
+
+check "an upgrade under load and with a held client keeps the sockets, restarts the service, loses none"
+before=$(listening)
+expect 6 grep -c . <<<"$before"
+pid=$(property MainPID greeter.service)
+echo '# edited' >>"$machine/root/etc/greeter/greeter.toml"
+echo '# edited' >>"$machine/root/etc/greeter/greeter-inet.toml"
+# Talks before it reads, and takes its time: an old process's client.
+run sh -c '{ sleep 1; } | socat -t 10 - TCP:127.0.0.1:4000 >/root/held' &
+held=$!
+run greeter-load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 8 \
+	--expect 'This is a test\n' >"$machine/load.log" 2>&1 &
+load=$!
+run greeter-load 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 8 >"$machine/instances.log" 2>&1 &
+instances=$!
+sleep 0.5
+dnf upgrade greeter
+kill -0 "$load" "$instances" 2>/dev/null || fail "the upgrade took longer than the load"
+wait "$load" || fail "the load lost clients: $(cat "$machine/load.log")"
+wait "$instances" || fail "the instances lost clients: $(cat "$machine/instances.log")"
+wait "$held" || fail "the held client ended with status $?"
+expect $'This is a test\n' cat "$machine/root/root/held"
+expect_match '^greeter-[0-9.]+-2\.' run rpm --query greeter
+expect "$before" listening
+expect active run systemctl is-active greeter.service
+[[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
+for unit in $sockets; do
+	expect enabled run systemctl is-enabled "$unit"
+done
+expect_nothing_failed
+sed 's/^/        /' "$machine/load.log"
+
+check "an upgrade keeps edited settings, and lays a changed default beside them"
+settings() { run sh -c 'cd /etc/greeter && grep -H "^# \(edited\|the next release\)" * | sort'; }
+expect "greeter-accepted.toml:# the next release
+greeter-inet.toml:# edited
+greeter.toml.rpmnew:# the next release
+greeter.toml:# edited" settings
+expect_status 1 run rpm --verify greeter
+expect "  c /etc/greeter/greeter-inet.toml
+  c /etc/greeter/greeter.toml" sed 's/^S\.5....[.T]\.//' <<<"$output"
+
+check "erasing it stops sockets, service and instances"
+run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$machine/hold.log" 2>&1 &
+expect_within 10 grep -q 'holding 2' "$machine/hold.log"
+dnf remove greeter
+expect "" run ss --no-header --listening --tcp
+expect "" run systemctl list-units --plain --no-legend --all 'greeter*'
+expect_status 1 run pgrep --exact greeter
+expect_nothing_failed
+
+check "erasing it leaves edited settings, saved, and no other file"
+expect "/etc/greeter
+/etc/greeter/greeter-inet.toml.rpmsave
+/etc/greeter/greeter.toml.rpmnew
+/etc/greeter/greeter.toml.rpmsave" run sh -c 'find /etc /usr /var/lib/systemd -path "*greeter*" ! -path /usr/local/bin/greeter-load | sort'
+end_of_tests
