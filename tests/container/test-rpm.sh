@@ -96,15 +96,6 @@ run sh -c "sed -n '/^\$/q; s/.*: //p' /usr/share/licenses/greeter*/LICENSE.depen
 expect_match '^Apache-2.0\|MIT$' cat "$machine/linked"
 expect "" diff "$machine/linked" "$machine/said"
 
-check "each of the three modes is enabled by one command, and greets"
-# shellcheck disable=SC2086 # one word a unit
-run systemctl enable --quiet --now $sockets
-expect $'This is a test\n' greeting 127.0.0.1:4000
-expect $'This is a test\n' greeting '[::1]:4000'
-expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
-expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
-expect_nothing_failed
-
 # The next release: the same files, but for two defaults that were changed. The
 # spec file is the real one, with the building left out.
 run sh -euc '
@@ -128,9 +119,27 @@ run sh -euc '
 build --load=/root/rpm/macros.systemd /root/rpm/next.spec
 offer
 
-check "an upgrade under load and with a held client keeps the sockets, restarts the service, loses none"
+check "an upgrade of a service that waits for its first client does not start it"
+# shellcheck disable=SC2086 # one word a unit
+run systemctl enable --quiet --now $sockets
 before=$(listening)
 expect 6 grep -c . <<<"$before"
+dnf upgrade greeter
+expect_match '^greeter-[0-9.]+-2\.' run rpm --query greeter
+expect "$before" listening
+expect_status 3 run systemctl is-active greeter.service
+dnf downgrade greeter
+expect "$before" listening
+expect_status 3 run systemctl is-active greeter.service
+
+check "the three modes greet"
+expect $'This is a test\n' greeting 127.0.0.1:4000
+expect $'This is a test\n' greeting '[::1]:4000'
+expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
+expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
+expect_nothing_failed
+
+check "an upgrade under load and with a held client keeps the sockets, restarts the service, loses none"
 pid=$(property MainPID greeter.service)
 echo '# edited' >>"$machine/root/etc/greeter/greeter.toml"
 echo '# edited' >>"$machine/root/etc/greeter/greeter-inet.toml"
