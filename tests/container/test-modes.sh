@@ -29,34 +29,61 @@ for address; do
 done
 END
 
-# mode_greets UNIT PORT GREETING [AT_ONCE]
-mode_greets() {
-	local unit=$1 port=$2 text=$3 at_once=$4
+# Of each unit: its port and its greeting.
+declare -A port=([greeter]=4000 [greeter-accepted]=4001 [greeter-inet]=4002)
+declare -A text=(
+	[greeter]="This is a test"
+	[greeter-accepted]="This socket was already accepted"
+	[greeter-inet]="This socket was passed on stdin/stdout"
+)
 
-	check "$unit: enabled by one command, and stays so"
-	run systemctl enable --quiet --now "$unit.socket"
-	expect enabled run systemctl is-enabled "$unit.socket"
-	expect active run systemctl is-active "$unit.socket"
-
-	check "$unit: the exact greeting over IPv4, IPv6 and a Unix socket"
-	expect "$text"$'\n' greeting "127.0.0.1:$port"
-	expect "$text"$'\n' greeting "[::1]:$port"
-	expect "$text"$'\n' greeting "/run/$unit.sock"
-
-	check "$unit: 1,000 silent clients, none lost"
-	expect_status 0 run greeter-load "127.0.0.1:$port" "[::1]:$port" "/run/$unit.sock" \
-		--clients 1000 --at-once "$at_once" --timeout 60 --expect "$text\\n"
-
-	check "$unit: 1,000 times curl, which speaks first, without an error"
+silent() {
+	expect_status 0 run greeter-load "127.0.0.1:${port[$1]}" "[::1]:${port[$1]}" "/run/$1.sock" \
+		--clients 1000 --at-once 32 --timeout 60 --expect "${text[$1]}\\n"
+}
+talking() {
 	expect "" run sh -c 'seq 500 | xargs -P 8 -I{} sh /root/talk "$@"' . \
-		"$text" "127.0.0.1:$port" "[::1]:$port"
-
-	check "$unit: no failed unit is left, and the socket is as it was"
-	expect_nothing_failed
-	expect active run systemctl is-active "$unit.socket"
+		"${text[$1]}" "127.0.0.1:${port[$1]}" "[::1]:${port[$1]}"
+}
+# The same for each of several units, all at once.
+each_at_once() {
+	local job jobs=()
+	for unit in "${@:2}"; do
+		"$1" "$unit" &
+		jobs+=($!)
+	done
+	for job in "${jobs[@]}"; do wait "$job"; done
 }
 
-mode_greets greeter 4000 "This is a test" 64
+greet() {
+	local unit
+
+	check "$*: enabled by one command, and stays so"
+	run systemctl enable --quiet --now "${@/%/.socket}"
+	for unit; do
+		expect enabled run systemctl is-enabled "$unit.socket"
+		expect active run systemctl is-active "$unit.socket"
+	done
+
+	check "$*: the exact greeting over IPv4, IPv6 and a Unix socket"
+	for unit; do
+		expect "${text[$unit]}"$'\n' greeting "127.0.0.1:${port[$unit]}"
+		expect "${text[$unit]}"$'\n' greeting "[::1]:${port[$unit]}"
+		expect "${text[$unit]}"$'\n' greeting "/run/$unit.sock"
+	done
+
+	check "$*: 1,000 silent clients each, none lost"
+	each_at_once silent "$@"
+
+	check "$*: 1,000 times curl each, which speaks first, without an error"
+	each_at_once talking "$@"
+
+	check "$*: no failed unit is left, and the sockets are as they were"
+	expect_nothing_failed
+	for unit; do expect active run systemctl is-active "$unit.socket"; done
+}
+
+greet greeter
 
 check "greeter: 'systemctl status' shows the status text, at most a second old"
 sleep 1.5
@@ -76,8 +103,8 @@ expect_match '.' run journalctl --quiet --no-pager --identifier=greeter --lines=
 check "greeter: 'journalctl --catalog' explains a line"
 expect_match 'Subject: A client came: sent' run journalctl --quiet --no-pager --catalog --unit=greeter.service --lines=1 GREETER_RESULT=sent
 
-mode_greets greeter-accepted 4001 "This socket was already accepted" 32
-mode_greets greeter-inet 4002 "This socket was passed on stdin/stdout" 32
+# Two at once, as both take most of a core.
+greet greeter-accepted greeter-inet
 
 check "one line a client under 'journalctl -u greeter-…@*', named 'greeter', none lost"
 for mode in accepted inet; do
