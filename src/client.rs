@@ -1,5 +1,5 @@
 //! One client from its first byte to its end, without waiting anywhere: who
-//! calls decides when to go on. Floor 2.
+//! calls decides when to go on. Floor 5.
 //!
 //! The close never destroys the greeting: a close with unread input would make
 //! the kernel send a reset, which throws away what the client has not read yet.

@@ -90,7 +90,11 @@ fn standard_input() -> Result<Handover, Error> {
             let stream = Stream::new(stdin.as_fd().try_clone_to_owned().map_err(failed)?);
             // Even a socket without an address is a client once we serve it.
             kernel::hide_output_from(stdin.as_fd());
-            Ok(Handover::Client(stream, Mode::Inet, "stdin".to_owned()))
+            Ok(Handover::Client(
+                stream,
+                Mode::Inet,
+                Mode::Inet.socket_name().to_owned(),
+            ))
         }
         Ok(Kind::Listening) => Err(Error::Unfit(format!(
             "stdin is a listening socket; set {}, or leave StandardInput=socket out of the service",

@@ -1,4 +1,4 @@
-//! What can be asked without serving: the settings checked, shown, tried out. Floor 5.
+//! What can be asked without serving: the settings checked, shown, tried out. Floor 6.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -59,8 +59,8 @@ pub fn preview(settings: &Settings, socket: &str) -> Result<(), Error> {
 
 fn render(settings: &Settings, socket: &str) -> std::rc::Rc<[u8]> {
     let mode = settings.mode.unwrap_or(Mode::Accept);
-    let shown = if socket.is_empty() {
-        "greeter.socket"
+    let socket = if socket.is_empty() {
+        mode.socket_name()
     } else {
         socket
     };
@@ -75,7 +75,7 @@ fn render(settings: &Settings, socket: &str) -> std::rc::Rc<[u8]> {
     };
     settings
         .template(mode, socket)
-        .settle(&kernel::hostname(), shown, mode.name())
+        .settle(&kernel::hostname(), socket, mode.name())
         .render(&facts)
 }
 

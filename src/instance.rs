@@ -1,4 +1,4 @@
-//! Serves the one client of modes accepted and inet. Floor 5.
+//! Serves the one client of modes accepted and inet. Floor 6.
 
 use std::time::{Instant, SystemTime};
 

@@ -34,6 +34,16 @@ impl Mode {
         }
     }
 
+    /// The name that its sockets have where the units are as they come.
+    #[must_use]
+    pub const fn socket_name(self) -> &'static str {
+        match self {
+            Self::Accept => "greeter",
+            Self::Accepted => "greeter-accepted",
+            Self::Inet => "stdin",
+        }
+    }
+
     /// What brings this mode about, for whoever must change the units.
     #[must_use]
     pub const fn unit_setup(self) -> &'static str {

@@ -1,4 +1,4 @@
-//! Waits for sockets and signals; the door to mio and signal-hook. Floor 2.
+//! Waits for sockets and signals; the door to mio and signal-hook. Floor 3.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::socket;
 
 /// What woke us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,8 +127,7 @@ impl Poller {
     /// A socket pair into which a signal handler writes a byte: all that one may
     /// do in a handler (signal-safety(7)).
     fn signal_pipe(&self, signals: &[i32], token: Token) -> io::Result<UnixStream> {
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
+        let (ours, theirs) = socket::pair()?;
         self.watch(ours.as_raw_fd(), token, Interest::READABLE)?;
         for signal in signals {
             signal_hook::low_level::pipe::register(*signal, theirs.try_clone()?)?;

@@ -1,10 +1,11 @@
-//! Sockets as they are handed over, accepted, written and closed; the door to socket2. Floor 1.
+//! Sockets as they are handed over, accepted, written and closed; the door to socket2. Floor 2.
 
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -63,6 +64,16 @@ pub fn is_client(fd: BorrowedFd<'_>) -> bool {
     let local = SockRef::from(&fd).local_addr();
     examine(fd) == Ok(Kind::Connected)
         && local.is_ok_and(|local| Address::new(&local) != Address::Unnamed)
+}
+
+/// Two ends of one stream, non-blocking from birth: std's way there takes an
+/// ioctl(2), which the sandbox of the units can then do without.
+///
+/// # Errors
+/// Those of socketpair(2).
+pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    Ok((OwnedFd::from(one).into(), OwnedFd::from(other).into()))
 }
 
 /// Writes what a socket takes without waiting.
@@ -281,7 +292,7 @@ impl Default for Scratch {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::os::unix::net::UnixDatagram;
 
     #[test]
     fn the_kernel_says_what_a_descriptor_is() {

@@ -1,5 +1,5 @@
 //! What is said of the clients: the line of one, the counts of all, the status
-//! text. Floor 3.
+//! text. Floor 5.
 
 use std::fmt;
 use std::net::IpAddr;

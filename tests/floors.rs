@@ -164,6 +164,11 @@ fn every_file_imports_only_from_lower_floors() {
         let own = floors
             .get(file)
             .unwrap_or_else(|| panic!("ARCHITECTURE.md gives '{file}' no floor"));
+        let said = format!("Floor {own}");
+        assert!(
+            text.contains(&said),
+            "'{file}' does not say that it is on floor {own}"
+        );
         for import in imports(file, text, &files) {
             let Some(other) = floors.get(&import) else {
                 continue;

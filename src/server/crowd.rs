@@ -1,4 +1,4 @@
-//! The clients that are connected: greeted, waited for, closed. Floor 7.
+//! The clients that are connected: greeted, waited for, closed. Floor 8.
 //!
 //! After its greeting a client goes on a list that is swept with a read each
 //! turn, and only whoever is still there when the loop falls idle is registered

@@ -1,5 +1,5 @@
 //! What every part of the serving loop looks up or writes down: the sockets, the
-//! settings, the counts. Floor 6.
+//! settings, the counts. Floor 7.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
 //! The serving loop of mode accept: one thread, one epoll(7) instance, no call
-//! that waits but the one at the top of a turn. Floor 8.
+//! that waits but the one at the top of a turn. Floor 9.
 
 mod crowd;
 mod desk;

@@ -1,4 +1,4 @@
-//! A listening socket with its greeting, and how it can fail to bring a client. Floor 5.
+//! A listening socket with its greeting, and how it can fail to bring a client. Floor 6.
 
 use std::io;
 use std::rc::Rc;

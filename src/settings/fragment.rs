@@ -1,5 +1,5 @@
 //! One settings file as it is written, every key optional; the door to serde and
-//! toml. Floor 3.
+//! toml. Floor 4.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

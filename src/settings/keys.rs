@@ -1,5 +1,5 @@
 //! Every key of the settings, and what is meant by a word that is none; the door
-//! to strsim. Floor 1.
+//! to strsim. Floor 2.
 
 /// One key.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Lays the files over each other and checks what comes out. Floor 4.
+//! Lays the files over each other and checks what comes out. Floor 5.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! Which files hold the settings, and their text. Floor 2.
+//! Which files hold the settings, and their text. Floor 3.
 //!
 //! The order is that of the UAPI.6 configuration files specification and of
 //! systemd's own drop-ins (systemd.unit(5)): a higher folder hides the files of

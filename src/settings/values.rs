@@ -1,4 +1,4 @@
-//! The settings in force: checked, nothing left open. Floor 3.
+//! The settings in force: checked, nothing left open. Floor 4.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,5 +1,5 @@
 //! Takes the sockets that were handed over and doubts every word about them
-//! (sd_listen_fds(3)). Floor 2; the only file with `unsafe` in it.
+//! (sd_listen_fds(3)). Floor 3; the only file with `unsafe` in it.
 
 use std::env::{self, VarError};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -1,5 +1,5 @@
 //! Where log lines go: the journal when systemd runs us, plain stderr by hand;
-//! the door to systemd-journal-logger. Floor 2.
+//! the door to systemd-journal-logger. Floor 3.
 //!
 //! A journal that takes no lines must not stop the greetings: once the serving
 //! loop runs, a thread of its own writes them, and what does not fit into its

@@ -1,4 +1,4 @@
-//! Tells the service manager how it goes (sd_notify(3)). Floor 2.
+//! Tells the service manager how it goes (sd_notify(3)). Floor 3.
 
 use std::time::Duration;
 
