@@ -54,8 +54,6 @@ settings() {
 	# To enable it once is enough.
 	! run test -e /etc/systemd/system/sockets.target.wants/greeter.socket ||
 		commands=$(sed '/^systemctl enable /d' <<<"$commands")
-	# Many recipes in few seconds are more starts than systemd likes.
-	run systemctl reset-failed 'greeter.*'
 	run sh -euc "$commands" >"$machine/settings" 2>&1 || fail "$(cat "$machine/settings")"
 }
 
