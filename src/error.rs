@@ -113,11 +113,11 @@ impl Place {
 
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
+        write!(f, "{}:", one_line(&self.file.to_string_lossy()))?;
         if let Some(place) = &self.place {
             write!(f, "{}:{}:", place.line, place.column)?;
         }
-        write!(f, " {}; {}", self.what, self.remedy)
+        write!(f, " {}; {}", one_line(&self.what), one_line(&self.remedy))
     }
 }
 
@@ -144,6 +144,20 @@ impl Complaint {
             place.text
         )
     }
+}
+
+/// Text as one line: names and paths may bring line ends, and a line of the
+/// journal, or of sd_notify(3), must stay one.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut line, c| {
+            match c.is_control() {
+                true => line.extend(c.escape_default()),
+                false => line.push(c),
+            }
+            line
+        })
 }
 
 /// The kernel's words without Rust's "(os error N)".
@@ -191,6 +205,20 @@ mod tests {
             "/etc/greeter/greeter.toml:2:1: unknown key 'mod'; did you mean 'mode'?"
         );
         assert_eq!(complaint.excerpt(), "  |\n2 | mod = 2\n  | ^^^\n");
+    }
+
+    #[test]
+    fn a_complaint_about_a_hostile_name_stays_one_line() {
+        let complaint = Complaint {
+            file: "/etc/a\nb".into(),
+            place: None,
+            what: "no file 'x\nMAINPID=1'".into(),
+            remedy: "write it".into(),
+        };
+        assert_eq!(
+            complaint.to_string(),
+            "/etc/a\\nb: no file 'x\\nMAINPID=1'; write it"
+        );
     }
 
     #[test]

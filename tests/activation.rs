@@ -113,7 +113,7 @@ fn a_mode_that_does_not_fit_says_which_of_the_two_to_change() {
         let running = activate(options, &port.to_string(), &["--config", &file]);
         assert_eq!(client(port, b"").unwrap(), b"");
         running.expect(&format!(
-            "{file}:2: mode = \"{mode}\" does not fit the socket"
+            "{file}:2:8: mode = \"{mode}\" does not fit the socket"
         ));
         running.expect("; set mode = ");
         running.expect("died with code 78");

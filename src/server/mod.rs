@@ -303,7 +303,7 @@ impl<'a> Server<'a> {
                 "cut off {cut} clients that did not take their greeting within drain_timeout"
             );
         }
-        log::info!(MESSAGE_ID = event::STOPPED.id; "stopped; greeted {} clients", self.desk.tally.greeted());
+        log::info!(MESSAGE_ID = event::STOPPED.id; "stopped; clients greeted: {}", self.desk.tally.greeted());
         true
     }
 
@@ -318,7 +318,7 @@ impl<'a> Server<'a> {
                 log::info!(MESSAGE_ID = event::RELOADED.id; "read the settings anew");
             }
             Err(error) => {
-                log::error!(MESSAGE_ID = event::RELOAD_FAILED.id; "{error}; the settings from before stay in force");
+                log::error!(MESSAGE_ID = event::RELOAD_FAILED.id; "the settings from before stay in force: {error}");
                 self.trouble = Some(format!("reload failed: {error}"));
             }
         }

@@ -84,7 +84,15 @@ pub fn merge(sources: Vec<Source>, unit: &str) -> Result<Settings, Error> {
     let idle = merged.duration("idle_timeout")?;
     Ok(Settings {
         mode: merged.choice("", "mode", MODES)?,
-        mode_origin: merged.get("", "mode").map(origin),
+        mode_origin: merged.get("", "mode").map(|found| {
+            let place = place(found);
+            format!(
+                "{}:{}:{}",
+                found.source.path.display(),
+                place.line,
+                place.column
+            )
+        }),
         log_level: merged.choice("", "log_level", LEVELS)?,
         log_peer: merged.choice("", "log_peer", DETAILS)?,
         limits: Limits {
@@ -303,14 +311,17 @@ fn default(table: &str, name: &str) -> &'static str {
     keys::find(table, name).map_or("", |key| key.default)
 }
 
-/// `FILE:LINE` of a value.
-fn origin(found: &Found) -> String {
-    let place = Place::of(
+fn place(found: &Found) -> Place {
+    Place::of(
         found.source.text.as_bytes(),
         found.span.start,
         found.span.end,
-    );
-    format!("{}:{}", found.source.path.display(), place.line)
+    )
+}
+
+/// `FILE:LINE` of a value.
+fn origin(found: &Found) -> String {
+    format!("{}:{}", found.source.path.display(), place(found).line)
 }
 
 fn complain(found: &Found, what: String, remedy: String) -> Error {

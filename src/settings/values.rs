@@ -66,7 +66,7 @@ pub struct Shown {
 pub struct Settings {
     /// The mode that is asked for; none is `auto`.
     pub mode: Option<Mode>,
-    /// Where it is asked for: `FILE:LINE`.
+    /// Where it is asked for: `FILE:LINE:COLUMN`.
     pub mode_origin: Option<String>,
     /// How much is logged.
     pub log_level: LevelFilter,

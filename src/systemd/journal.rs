@@ -17,6 +17,7 @@ use log::kv::{Error as KvError, Key, Source, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
+use crate::error::one_line;
 use crate::event;
 use crate::socket;
 
@@ -238,7 +239,10 @@ impl Sink {
             Self::Stderr { prefixed: true } => {
                 // A journal that takes nothing must not hold up the client's end.
                 let line = format!("<{}>{}\n", line.priority(), line.text);
-                let _ = socket::send_now(std::io::stderr().as_fd(), line.as_bytes());
+                let stderr = std::io::stderr();
+                if socket::send_now(stderr.as_fd(), line.as_bytes()).is_err_and(is_no_socket) {
+                    let _ = stderr.lock().write_all(line.as_bytes());
+                }
             }
             Self::Stderr { prefixed: false } => {
                 let _ = std::io::stderr()
@@ -248,16 +252,13 @@ impl Sink {
     }
 }
 
-/// Whatever a name or a path brings, a line stays a line.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut line, c| {
-            match c.is_control() {
-                true => line.extend(c.escape_default()),
-                false => line.push(c),
-            }
-            line
-        })
+/// ENOTSOCK: $JOURNAL_STREAM names what stderr is, and yet it is no journal.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the form that is_err_and() wants"
+)]
+fn is_no_socket(error: std::io::Error) -> bool {
+    error.raw_os_error() == Some(88)
 }
 
 /// A thread that panicked while it held the lock left nothing half done here.

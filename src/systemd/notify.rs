@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libsystemd::daemon::{self, NotifyState};
 
+use crate::error::one_line;
 use crate::event;
 use crate::kernel;
 
@@ -16,12 +17,12 @@ pub struct Notifier {
 impl Notifier {
     /// The service is ready, and how it goes in words.
     pub fn ready(&mut self, status: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(status.to_owned())]);
+        self.tell(&[NotifyState::Ready, NotifyState::Status(one_line(status))]);
     }
 
     /// How it goes in words.
     pub fn status(&mut self, status: &str) {
-        self.tell(&[NotifyState::Status(status.to_owned())]);
+        self.tell(&[NotifyState::Status(one_line(status))]);
     }
 
     /// A reload begins; [`Notifier::ready`] ends it. Without the time stamp
@@ -33,10 +34,7 @@ impl Notifier {
 
     /// The service is about to end, and why in words.
     pub fn stopping(&mut self, status: &str) {
-        self.tell(&[
-            NotifyState::Stopping,
-            NotifyState::Status(status.to_owned()),
-        ]);
+        self.tell(&[NotifyState::Stopping, NotifyState::Status(one_line(status))]);
     }
 
     /// The serving loop still turns.
