@@ -49,7 +49,7 @@ examples = $(wildcard systemd/examples/*)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm demo check load bench fuzz clean help
+.PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz clean help
 
 all: build man ## the program and its manual (the default)
 
@@ -133,6 +133,13 @@ test: man ## the unit and integration tests
 
 check: ## every test there is, the package's in a booted Debian too
 	tools/check
+
+soak: ## the tests under load and faults in full size: about an hour
+	tools/install-deps deb container
+	tools/build-deb
+	tests/container/test-load.sh soak
+	tests/container/test-faults.sh soak
+	tests/container/test-instances.sh soak
 
 deb: ## the Debian packages, in dist/, built offline in a clean Debian 13
 	tools/install-deps deb

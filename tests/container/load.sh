@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # machine, group and machines are of lib.sh
 # A load that goes on while something befalls the service, and the kernel's
 # books of what it costs. For the scripts that read this file after lib.sh.
 
