@@ -161,7 +161,8 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// The kernel's words without Rust's "(os error N)".
-fn plain(cause: &io::Error) -> String {
+#[must_use]
+pub fn plain(cause: &io::Error) -> String {
     let text = cause.to_string();
     text.split(" (os error")
         .next()

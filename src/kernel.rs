@@ -22,6 +22,16 @@ pub fn monotonic_usec() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
 }
 
+/// How many descriptors this process may have open (`RLIMIT_NOFILE`, getrlimit(2)).
+#[must_use]
+pub fn descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit
+        .current
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(usize::MAX)
+}
+
 /// Points stdout and stderr to /dev/null where they are `client`'s socket: what
 /// is printed must not reach it.
 pub fn hide_output_from(client: BorrowedFd<'_>) {

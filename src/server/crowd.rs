@@ -1,10 +1,11 @@
 //! The clients that are connected: greeted, waited for, closed. Floor 8.
 //!
-//! After its greeting a client goes on a list that is swept with a read each
-//! turn, and only whoever is still there when the loop falls idle is registered
-//! with epoll. Most clients are gone by then, which saves two system calls each.
+//! After its greeting a client is left alone for a moment and then looked at
+//! once: almost all are gone by then and were never registered with epoll, which
+//! saves two system calls each. Whoever is still there is registered. Nobody is
+//! looked at twice without cause, however many clients do not leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,18 @@ use crate::tally::Outcome;
 /// Deadlines are looked at this often at most.
 const DEADLINE_TICK: Duration = Duration::from_millis(100);
 
+/// How long a client is left alone after its greeting.
+const GRACE: Duration = Duration::from_millis(10);
+/// Once it is time for one, it is for all who were greeted so long ago: one turn
+/// for many costs less than a turn for each.
+const GRACE_IN_COMPANY: Duration = Duration::from_millis(5);
+
 /// Everybody who is connected.
 #[derive(Debug, Default)]
 pub struct Crowd {
     guests: Slab<Entry>,
-    sweep: Vec<usize>,
+    /// Who was greeted, when, and has not been looked at; the oldest first.
+    fresh: VecDeque<(Instant, usize)>,
     origins: HashMap<Origin, u32>,
     scratch: Scratch,
     deadlines_due: Option<Instant>,
@@ -33,7 +41,7 @@ pub struct Crowd {
 #[derive(Debug)]
 struct Entry {
     guest: Guest,
-    /// Registered with epoll: no need to sweep when it is silent.
+    /// Registered with epoll.
     watched: bool,
 }
 
@@ -59,10 +67,10 @@ impl Crowd {
             .count()
     }
 
-    /// Whether somebody is on the list that is swept each turn.
+    /// When [`Crowd::settle`] has something to do.
     #[must_use]
-    pub fn wants_sweep(&self) -> bool {
-        !self.sweep.is_empty()
+    pub fn settle_due(&self) -> Option<Instant> {
+        self.fresh.front().map(|(greeted, _)| *greeted + GRACE)
     }
 
     /// When [`Crowd::close_late`] has something to look at.
@@ -119,7 +127,7 @@ impl Crowd {
             Step::Sent => {
                 desk.report(&guest, Outcome::Sent);
                 let key = self.insert(guest, origin);
-                self.sweep.push(key);
+                self.fresh.push_back((now, key));
             }
             _ => {
                 let key = self.insert(guest, origin);
@@ -136,7 +144,7 @@ impl Crowd {
             return;
         };
         if !guest.client.is_writing() {
-            self.sweep.push(key);
+            self.hear_out(key, desk, now);
             return;
         }
         match guest
@@ -147,7 +155,7 @@ impl Crowd {
                 desk.report(guest, Outcome::Sent);
                 let deadline = guest.client.deadline;
                 self.expect(deadline);
-                self.sweep.push(key);
+                self.hear_out(key, desk, now);
             }
             Step::Gone => {
                 desk.report(guest, Outcome::Gone);
@@ -157,42 +165,51 @@ impl Crowd {
         }
     }
 
-    /// Reads from everybody on the list once. Whether anything moved.
-    pub fn sweep(&mut self, desk: &Desk, now: Instant) -> bool {
-        let mut moved = false;
-        let mut list = std::mem::take(&mut self.sweep);
-        list.retain(|key| {
-            let Some(Entry { guest, watched }) = self.guests.get_mut(*key) else {
-                return false;
-            };
-            match guest
-                .client
-                .advance(&mut self.scratch, now, &desk.settings.limits)
-            {
-                Step::Over => {
-                    moved = true;
-                    self.close(*key);
-                    false
-                }
-                Step::Spoke => {
-                    moved = true;
-                    true
-                }
-                _ => !*watched,
-            }
-        });
-        self.sweep = list;
-        moved
-    }
-
-    /// Hands whoever is still on the list to epoll.
+    /// Looks at who was greeted a while ago, or, where `all` is set because their
+    /// places are wanted, at everybody: closes who is done and has epoll watch
+    /// the others.
     ///
     /// # Errors
     /// epoll cannot watch a client; it is closed.
-    pub fn watch_silent(&mut self, desk: &Desk, poller: &Poller) -> io::Result<()> {
-        std::mem::take(&mut self.sweep)
-            .into_iter()
-            .try_for_each(|key| self.watch(key, poller, desk.ports.len()))
+    pub fn settle(
+        &mut self,
+        desk: &Desk,
+        poller: &Poller,
+        now: Instant,
+        all: bool,
+    ) -> io::Result<()> {
+        if !all && self.settle_due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        while let Some((greeted, key)) = self.fresh.front().copied() {
+            if !all && now.duration_since(greeted) < GRACE_IN_COMPANY {
+                break;
+            }
+            self.fresh.pop_front();
+            // A deadline may have closed it, and its key have gone to somebody else.
+            let waits = self.guests.get(key).is_some_and(|entry| !entry.watched);
+            if waits && !self.hear_out(key, desk, now) {
+                self.watch(key, poller, desk.ports.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops what a greeted client said, and closes it at its end: then true.
+    fn hear_out(&mut self, key: usize, desk: &Desk, now: Instant) -> bool {
+        let Some(Entry { guest, .. }) = self.guests.get_mut(key) else {
+            return true;
+        };
+        let limits = &desk.settings.limits;
+        loop {
+            match guest.client.advance(&mut self.scratch, now, limits) {
+                Step::Over => break,
+                Step::Spoke => {}
+                _ => return false,
+            }
+        }
+        self.close(key);
+        true
     }
 
     /// Closes whoever is past its deadline.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::error::Error;
 use crate::event;
+use crate::kernel;
 use crate::mode::Mode;
 use crate::poller::{Poller, Wake};
 use crate::settings::values::Settings;
@@ -23,11 +24,12 @@ use port::{Arrival, Port};
 
 /// Clients that one socket may bring in a turn, so that none starves the others.
 const BATCH: usize = 128;
-/// How long a client that was greeted is only swept for: most are gone by then.
-const GRACE: Duration = Duration::from_millis(1);
 /// How long nothing is accepted when the kernel is out of descriptors or memory,
 /// unless a client ends sooner.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// Descriptors that are kept from clients: the process holds about fifteen beside
+/// its sockets, and needs some more to tell systemd how it goes and to reload.
+const RESERVE: usize = 32;
 /// A shortage that comes back within this is not told again.
 const SHORTAGE_OVER: Duration = Duration::from_secs(60);
 /// The status text changes this often at most.
@@ -45,6 +47,8 @@ pub struct Server<'a> {
     status_due: Option<Instant>,
     status_next: Instant,
     paused_until: Option<Instant>,
+    /// For how many clients there are descriptors.
+    room: usize,
     shortage_met: Option<Instant>,
     watchdog: Option<(Duration, Instant)>,
     last_arrival: Instant,
@@ -65,6 +69,9 @@ impl<'a> Server<'a> {
         let poller =
             watch(&listeners).map_err(|error| Error::os("prepare to wait for clients", error))?;
         let now = Instant::now();
+        let room = kernel::descriptor_limit()
+            .saturating_sub(RESERVE + listeners.len())
+            .max(1);
         let ports = listeners
             .into_iter()
             .map(|(listener, name)| Port::new(listener, name))
@@ -79,6 +86,7 @@ impl<'a> Server<'a> {
             status_due: None,
             status_next: now,
             paused_until: None,
+            room,
             shortage_met: None,
             watchdog: notify::watchdog_interval().map(|interval| (interval, now + interval)),
             last_arrival: now,
@@ -121,14 +129,12 @@ impl<'a> Server<'a> {
             for wake in &wakes {
                 self.wake(*wake, now);
             }
-            // First those of earlier turns: the clients of this one need a moment.
-            let moved = self.crowd.sweep(&self.desk, now);
-            let arrived = self.accept(now)?;
-            if wakes.is_empty() && !arrived && !moved {
-                self.crowd
-                    .watch_silent(&self.desk, &self.poller)
-                    .map_err(failed)?;
-            }
+            self.accept(now)?;
+            // Where nobody else is let in, each end must be known at once.
+            let full = !self.may_accept();
+            self.crowd
+                .settle(&self.desk, &self.poller, now, full)
+                .map_err(failed)?;
             if self.end_turn(now) {
                 return Ok(());
             }
@@ -149,6 +155,7 @@ impl<'a> Server<'a> {
         let due = [
             self.paused_until,
             self.crowd.deadlines_due(),
+            self.crowd.settle_due(),
             self.watchdog.map(|(_, due)| due),
             self.desk.tally.due(),
             self.stop_by,
@@ -156,18 +163,14 @@ impl<'a> Server<'a> {
             idle.map(|idle| self.last_arrival + idle),
         ];
         let now = Instant::now();
-        let next = due
-            .into_iter()
+        due.into_iter()
             .flatten()
             .min()
-            .map(|due| due.saturating_duration_since(now));
-        next.into_iter()
-            .chain(self.crowd.wants_sweep().then_some(GRACE))
-            .min()
+            .map(|due| due.saturating_duration_since(now))
     }
 
     fn may_accept(&self) -> bool {
-        let most = self.desk.settings.limits.connections;
+        let most = self.desk.settings.limits.connections.min(self.room);
         self.stop_by.is_none() && self.paused_until.is_none() && self.crowd.len() < most
     }
 
@@ -184,8 +187,8 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Accepts and greets whoever waits. Whether there was anybody.
-    fn accept(&mut self, now: Instant) -> Result<bool, Error> {
+    /// Accepts and greets whoever waits.
+    fn accept(&mut self, now: Instant) -> Result<(), Error> {
         let mut arrived = false;
         for number in 0..self.desk.ports.len() {
             for _ in 0..BATCH {
@@ -217,16 +220,20 @@ impl<'a> Server<'a> {
             self.last_arrival = now;
             self.status_due.get_or_insert(self.status_next);
         }
-        Ok(arrived)
+        Ok(())
     }
 
     fn back_off(&mut self, error: &io::Error, now: Instant) {
         self.paused_until = Some(now + BACK_OFF);
+        self.tell_shortage(&error.to_string(), now);
+    }
+
+    fn tell_shortage(&mut self, cause: &str, now: Instant) {
         let met = self.shortage_met.replace(now);
         if met.is_none_or(|met| now.duration_since(met) > SHORTAGE_OVER) {
             log::warn!(
                 MESSAGE_ID = event::RESOURCES.id;
-                "cannot accept more than {} clients at once: {error}; the others wait in the kernel's queue",
+                "cannot accept more than {} clients at once: {cause}; the others wait in the kernel's queue",
                 self.crowd.len()
             );
         }
@@ -234,6 +241,12 @@ impl<'a> Server<'a> {
 
     /// Everything that is due at a time. Whether the loop is at its end.
     fn end_turn(&mut self, now: Instant) -> bool {
+        if self.crowd.len() >= self.room && self.room < self.desk.settings.limits.connections {
+            self.tell_shortage(
+                "LimitNOFILE= of the service is too low for 'connections'",
+                now,
+            );
+        }
         self.crowd.close_late(&mut self.desk, now);
         self.desk.tally.turn_second(now);
         if self.crowd.somebody_left() {

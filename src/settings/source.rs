@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Complaint, Error, Place};
+use crate::error::{Complaint, Error, Place, plain};
 
 /// Where system settings are looked for, the highest folder first.
 pub const SYSTEM_FOLDERS: &[&str] = &["/etc/greeter", "/run/greeter", "/usr/lib/greeter"];
@@ -141,7 +141,7 @@ pub fn read(choice: &Choice, folders: &[PathBuf]) -> Result<Vec<Source>, Error> 
 /// long, or the kernel refuses.
 pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let refused = |error: &io::Error| {
-        let what = format!("cannot be read: {}", error.to_string().to_lowercase());
+        let what = format!("cannot be read: {}", plain(error));
         complain(
             path,
             &what,
@@ -206,7 +206,7 @@ fn list(folders: &[PathBuf]) -> Result<BTreeMap<std::ffi::OsString, PathBuf>, Er
     let mut found = BTreeMap::new();
     for folder in folders {
         let refused = |error: io::Error| {
-            let what = format!("cannot be read: {}", error.to_string().to_lowercase());
+            let what = format!("cannot be read: {}", plain(&error));
             complain(
                 folder,
                 &what,
