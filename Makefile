@@ -49,7 +49,7 @@ examples = $(wildcard systemd/examples/*)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz clean help
+.PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz sanitize audit clean help
 
 all: build man ## the program and its manual (the default)
 
@@ -158,6 +158,14 @@ bench: ## measure CPU, memory and losses beside nginx and C
 fuzz: ## ten million hostile inputs for each fuzz target
 	tools/install-deps rust fuzz
 	fuzz/run runs=10000000
+
+sanitize: ## the tests that hand sockets over, under AddressSanitizer
+	tools/install-deps rust
+	tools/sanitize
+
+audit: ## known vulnerabilities, licences and sources of the dependencies
+	tools/install-deps rust
+	tools/audit
 
 demo: ## build the package and show it at work in a booted Debian
 	tools/install-deps deb container
