@@ -32,6 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(error.status(), 78);
             let said = error.to_string();
             assert!(said.starts_with(FOLDER), "{said:?}");
+            assert!(!said.contains(char::is_control), "{said:?}");
             if let greeter::error::Error::Settings(complaint) = &error {
                 let lines = complaint.excerpt().lines().count();
                 assert!(lines == 0 || lines == 3, "{:?}", complaint.excerpt());
