@@ -165,7 +165,7 @@ pub const SETTINGS: &[(&str, End)] = &[
     ("echo 'message_file = \"m\"' >greeter.toml; touch m; chmod 0 m", Fails(78, "m: cannot be read: permission denied")),
     ("echo 'message_file = \"m\"' >greeter.toml; printf 'a\n{b}' >m", Fails(78, "m:2:1: unknown placeholder '{b}'")),
     ("echo 'message_file = \"m\"' >greeter.toml; printf 'a\\033{{}}' >m", Greets("a\u{1b}{}\n")),
-    (": >greeter.toml; touch greeter.toml.d",               Fails(78, "greeter.toml.d: cannot be read: not a directory")),
+    (": >greeter.toml; touch greeter.toml.d",               Fails(78, "greeter.toml.d: cannot be read: not a directory; ")),
     (": >greeter.toml; mkdir -m 0 greeter.toml.d",          Fails(78, "greeter.toml.d: cannot be read: permission denied")),
     (": >greeter.toml; ln -s greeter.toml.d greeter.toml.d", Fails(78, "greeter.toml.d: cannot be read: ")),
     (": >greeter.toml; mkdir greeter.toml.d; mkfifo greeter.toml.d/a.toml", Fails(78, "a.toml: is no regular file")),
@@ -220,6 +220,8 @@ pub const INSTANCES: &[(Handed, &str, &str, &str, End)] = &[
     (Client, "touch greeter.toml", "JOURNAL_STREAM=$(stat -c %d:%i /)", "3<&0 0</dev/null", Says(ACCEPTED, "greeter: greeted 127.0.0.1 port")),
     (Client, "touch greeter.toml", "GREETER=",                          "3<&0 0</dev/null 2>/dev/full", Greets(ACCEPTED)),
     (Client, FEW,                  "GREETER=",                          "3<&0", Greets(ACCEPTED)),
+    (Client, "touch greeter.toml", "JOURNAL_STREAM=$(stat -c %d:%i stderr)", "3<&0 0</dev/null", Says(ACCEPTED, "<5>greeted 127.0.0.1 port")),
+    (Client, "mkfifo greeter.toml", "JOURNAL_STREAM=$(stat -c %d:%i stderr)", "3<&0 0</dev/null", Fails(78, "<3>")),
     // The truth: every line has its priority in front, and is dropped where it would have to wait.
     (ClientAndJournal,     "touch greeter.toml",  STREAM,               "3<&0 0</dev/null 2>&1", Says(ACCEPTED, "<5>greeted 127.0.0.1 port")),
     (ClientAndJournal,     "mkfifo greeter.toml", STREAM,               "3<&0 0</dev/null 2>&1", Fails(78, "<3>")),
