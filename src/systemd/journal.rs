@@ -98,8 +98,8 @@ pub fn detach() -> std::io::Result<Detached> {
     let (sender, lines) = mpsc::sync_channel(QUEUE);
     let (done, finished) = mpsc::channel();
     let sink = lock(&LOGGER.sink).take();
+    // Without a name: giving one takes prctl(2), which the units do not allow.
     thread::Builder::new()
-        .name("journal".to_owned())
         .stack_size(128 * 1024)
         .spawn(move || {
             for line in lines {
