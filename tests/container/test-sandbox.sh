@@ -7,9 +7,8 @@
 boot
 install_greeter
 run useradd --create-home alice
-write /home/alice/secret <<<secret
-write /root/secret <<<secret
-write /tmp/secret <<<secret
+# In the machine, as its /tmp is a file system of its own.
+run sh -c 'for folder in /home/alice /root /tmp; do echo secret >$folder/secret; done'
 
 # An instance ends with its client: this one holds the connection open.
 for mode in accepted inet; do
@@ -42,15 +41,28 @@ for hidden in /home/alice/secret /root/secret /tmp/secret; do
 done
 expect "" in_sandbox --mount sh -c 'ls /dev/kmsg /dev/mem /dev/sda /dev/vda 2>/dev/null; true'
 
-check "nothing can be written, not even by root"
-for folder in / /etc/greeter /usr/bin /var/log /run; do
+check "nothing of the system can be written, nor the settings"
+user=$(run id --user greeter)
+for folder in / /etc /etc/greeter /usr/bin /var/lib /var/log /run; do
+	for pid in "${served[@]}"; do
+		expect refused run nsenter --target "$pid" --mount -- setpriv --reuid="$user" --clear-groups \
+			sh -c "touch $folder/probe 2>/dev/null && echo written || echo refused"
+	done
+done
+# Not even by root, should it ever become that.
+for folder in / /etc/greeter /usr/bin /var/lib; do
 	expect $'refused\nrefused\nrefused' in_sandbox --mount sh -c "touch $folder/probe 2>/dev/null && echo written || echo refused"
 done
 
-check "there is no network but the loopback of its own, and that is down"
+check "what it can write is a /tmp of its own, which nobody else sees"
+expect "" in_sandbox --mount sh -c 'touch /tmp/probe'
+expect secret run ls /tmp --ignore='systemd-private-*' --ignore='.*' --ignore='snap*'
+
+check "there is no network but a loopback of its own, on which nobody listens"
 for pid in "${served[@]}"; do
-	expect 1 run nsenter --target "$pid" --net sh -c 'ls /sys/class/net >/dev/null 2>&1; ip -oneline link | grep -c .'
-	expect_match 'lo: <LOOPBACK> .* state DOWN' run nsenter --target "$pid" --net ip -oneline link
+	expect 1 run nsenter --target "$pid" --net sh -c 'ip -oneline link | grep -c .'
+	expect refused run nsenter --target "$pid" --net sh -c \
+		'socat -u TCP:127.0.0.1:4000 - 2>/dev/null && echo reached || echo refused'
 done
 
 check "no privilege, now or later; every system call goes through the filter"
