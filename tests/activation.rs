@@ -179,6 +179,16 @@ fn by_hand_it_binds_what_it_is_told_reloads_and_stops() {
     assert!(!path.exists());
 }
 
+/// Starts the program by hand, with these settings, at a port of its own.
+fn by_hand(file: &str) -> (Running, u16) {
+    let port = free_port();
+    let place = format!("127.0.0.1:{port}");
+    let running =
+        Running::start(Command::new(GREETER).args(["--config", file, "--listen", &place]));
+    running.expect("listening on ");
+    (running, port)
+}
+
 #[test]
 fn a_stop_waits_for_clients_only_as_long_as_it_may() {
     let folder = Folder::new();
@@ -186,14 +196,7 @@ fn a_stop_waits_for_clients_only_as_long_as_it_may() {
         "g.toml",
         "[limits]\ndrain_timeout = '300ms'\nlinger_timeout = '1min'\n",
     );
-    let port = free_port();
-    let running = Running::start(Command::new(GREETER).args([
-        "--config",
-        &file,
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-    ]));
-    running.expect("listening on ");
+    let (running, port) = by_hand(&file);
     let held = TcpStream::connect(("127.0.0.1", port)).unwrap();
     running.expect("greeted ");
     let begun = Instant::now();
@@ -227,14 +230,7 @@ fn held_clients_are_let_go_and_the_limit_makes_others_wait() {
         "g.toml",
         "[limits]\nconnections = 2\nlinger_timeout = '500ms'\n",
     );
-    let port = free_port();
-    let running = Running::start(Command::new(GREETER).args([
-        "--config",
-        &file,
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-    ]));
-    running.expect("listening on ");
+    let (_running, port) = by_hand(&file);
     let held: Vec<_> = (0..2)
         .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
         .collect();
@@ -256,14 +252,7 @@ fn one_source_holds_only_what_it_may() {
         "g.toml",
         "[limits]\nconnections_per_source = 1\nlinger_timeout = '10s'\n",
     );
-    let port = free_port();
-    let running = Running::start(Command::new(GREETER).args([
-        "--config",
-        &file,
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-    ]));
-    running.expect("listening on ");
+    let (running, port) = by_hand(&file);
     let held = TcpStream::connect(("127.0.0.1", port)).unwrap();
     running.expect("greeted ");
     assert_eq!(client(port, b"").unwrap(), b"");
