@@ -8,7 +8,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::settings::values::Limits;
 use crate::socket::{Scratch, Stream};
@@ -42,9 +42,21 @@ pub struct Client {
 
 #[derive(Debug)]
 enum Stage {
-    Writing { greeting: Rc<[u8]>, sent: usize },
-    Lingering { sent: usize, left: usize },
+    Writing {
+        greeting: Rc<[u8]>,
+        sent: usize,
+    },
+    Lingering {
+        sent: usize,
+        /// How much of what it says is still read.
+        left: usize,
+        /// When even a greeting that did not arrive is given up.
+        given_up: Instant,
+    },
 }
+
+/// How often the kernel is asked whether a late greeting has arrived.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What came of going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +108,23 @@ impl Client {
         }
     }
 
+    /// Whether its time is over. A greeting that has left us and not arrived, as
+    /// where packets are lost, may use up what is left of `write_timeout` after
+    /// `linger_timeout`: if the socket were closed, the kernel would answer the
+    /// client's next word with a reset, and not send the greeting again.
+    pub fn is_late(&mut self, now: Instant) -> bool {
+        if now < self.deadline {
+            return false;
+        }
+        match self.stage {
+            Stage::Lingering { given_up, .. } if now < given_up && !self.stream.is_delivered() => {
+                self.deadline = given_up.min(now + LOOK_AGAIN);
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Does the next thing that can be done without waiting.
     pub fn advance(&mut self, scratch: &mut Scratch, now: Instant, limits: &Limits) -> Step {
         match &mut self.stage {
@@ -120,7 +149,11 @@ impl Client {
                 } else {
                     limits.linger_bytes
                 };
-                self.stage = Stage::Lingering { sent: *sent, left };
+                self.stage = Stage::Lingering {
+                    sent: *sent,
+                    left,
+                    given_up: self.deadline + limits.linger_timeout,
+                };
                 self.deadline = now + limits.linger_timeout;
                 Step::Sent
             }
@@ -151,8 +184,10 @@ const ENOBUFS: i32 = 105;
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
+
+    use socket2::{Domain, Socket, Type};
 
     const LIMITS: Limits = Limits {
         connections: 1,
@@ -235,5 +270,56 @@ mod tests {
         assert_ne!(origin("2001:db8:1:2::3"), origin("2001:db8:1:3::3"));
         assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
         assert_ne!(origin("192.0.2.2"), origin("192.0.2.1"));
+    }
+
+    /// A client of TCP that has no room for the whole of its greeting.
+    fn full_client() -> (Client, TcpStream) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Taken over by the sockets that are accepted (tcp(7)).
+        listener.set_send_buffer_size(1 << 20).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any.into()).unwrap();
+        listener.listen(1).unwrap();
+        let theirs = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        theirs.set_recv_buffer_size(4096).unwrap();
+        theirs.connect(&listener.local_addr().unwrap()).unwrap();
+        let ours = Stream::new(listener.accept().unwrap().0.into());
+        let greeting = Rc::from(vec![b'x'; 100_000]);
+        let client = Client::new(ours, greeting, Instant::now(), &LIMITS);
+        (client, theirs.into())
+    }
+
+    #[test]
+    fn a_greeting_on_its_way_keeps_the_connection_open() {
+        let (mut client, mut theirs) = full_client();
+        assert_eq!(step(&mut client), Step::Sent);
+        let greeted = Instant::now();
+        assert!(!client.is_late(greeted));
+        let late = greeted + LIMITS.linger_timeout;
+        assert!(!client.is_late(late), "the greeting has not arrived");
+        assert!(client.deadline > late && client.deadline <= late + LOOK_AGAIN);
+        let mut read = vec![0; 100_000];
+        theirs.read_exact(&mut read).unwrap();
+        assert_eq!(theirs.read(&mut read).unwrap(), 0);
+        // The receipt of the end may take the kernel a moment.
+        let arrived = (0..5000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            client.deadline = late;
+            client.is_late(late)
+        });
+        assert!(arrived);
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_given_up() {
+        let (mut client, _theirs) = full_client();
+        assert_eq!(step(&mut client), Step::Sent);
+        let mut looks = 0;
+        while !client.is_late(client.deadline) {
+            looks += 1;
+            assert!(looks < 10, "nobody may hold a place for ever");
+        }
+        let most = LIMITS.linger_timeout + LIMITS.write_timeout;
+        assert!(client.deadline <= Instant::now() + most);
     }
 }

@@ -79,7 +79,7 @@ fn linger(client: &mut Client, limits: &Limits) -> Result<(), Error> {
         let now = Instant::now();
         match client.advance(&mut scratch, now, limits) {
             Step::Over => break,
-            _ if now >= client.deadline => break,
+            _ if client.is_late(now) => break,
             Step::Silent => wait(&mut poller, client)?,
             _ => {}
         }

@@ -27,3 +27,4 @@ pub mod error;
 pub mod event;
 pub mod kernel;
 pub mod mode;
+pub mod raw;

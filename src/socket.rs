@@ -10,6 +10,8 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use crate::raw;
+
 /// `MSG_DONTWAIT` of send(2): no fcntl(2) per client is needed to be non-blocking.
 const DONTWAIT: i32 = 0x40;
 /// `MSG_NOSIGNAL` of send(2).
@@ -19,6 +21,14 @@ const NOSIGNAL: i32 = 0x4000;
 const MORE: i32 = 0x8000;
 /// `MSG_TRUNC` of recv(2): TCP drops the bytes without copying them (tcp(7)).
 const TRUNC: i32 = 0x20;
+
+/// The states in which TCP has sent an end that is not acknowledged yet (RFC 9293,
+/// 3.3.2; the numbers are those of the kernel's `include/net/tcp_states.h`).
+const FIN_WAIT1: u8 = 4;
+/// See [`FIN_WAIT1`].
+const LAST_ACK: u8 = 9;
+/// See [`FIN_WAIT1`].
+const CLOSING: u8 = 11;
 
 /// What a descriptor turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,6 +261,16 @@ impl Stream {
     pub fn finish(&self) {
         // It fails only where the client is gone already, which the next read tells.
         let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// Whether the other end's kernel has all that was sent, and the end of it,
+    /// which [`Stream::finish`] sent: a close loses nothing any more. On a Unix
+    /// socket that is so at once.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        let waits_for_the_ends_receipt = [FIN_WAIT1, LAST_ACK, CLOSING];
+        raw::tcp_state(self.0.as_fd())
+            .is_none_or(|state| !waits_for_the_ends_receipt.contains(&state))
     }
 
     /// Reads at most `most` bytes, and at most `scratch` holds, only to drop

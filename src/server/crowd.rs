@@ -217,12 +217,10 @@ impl Crowd {
         if self.deadlines_due.is_none_or(|due| now < due) {
             return;
         }
-        let is_late = |entry: &Entry| entry.guest.client.deadline <= now;
         let late: Vec<usize> = self
             .guests
-            .iter()
-            .filter(|(_, entry)| is_late(entry))
-            .map(|(key, _)| key)
+            .iter_mut()
+            .filter_map(|(key, entry)| entry.guest.client.is_late(now).then_some(key))
             .collect();
         for key in late {
             if let Some(Entry { guest, .. }) = self.close(key) {

@@ -118,13 +118,12 @@ impl<'a> Server<'a> {
     }
 
     fn turn_until_done(&mut self) -> Result<(), Error> {
-        let failed = |error| Error::os("wait for clients", error);
         let mut wakes = Vec::new();
         loop {
             wakes.clear();
             self.poller
                 .wait(self.timeout(), &mut wakes)
-                .map_err(failed)?;
+                .map_err(|error| Error::os("wait for clients", error))?;
             let now = Instant::now();
             for wake in &wakes {
                 self.wake(*wake, now);
@@ -132,9 +131,8 @@ impl<'a> Server<'a> {
             self.accept(now)?;
             // Where nobody else is let in, each end must be known at once.
             let full = !self.may_accept();
-            self.crowd
-                .settle(&self.desk, &self.poller, now, full)
-                .map_err(failed)?;
+            let settled = self.crowd.settle(&self.desk, &self.poller, now, full);
+            settled.unwrap_or_else(|error| self.back_off(&error, now));
             if self.end_turn(now) {
                 return Ok(());
             }

@@ -1,12 +1,13 @@
 //! Takes the sockets that were handed over and doubts every word about them
-//! (sd_listen_fds(3)). Floor 3; the only file with `unsafe` in it.
+//! (sd_listen_fds(3)). Floor 3.
 
 use std::env::{self, VarError};
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use libsystemd::activation::receive_descriptors;
 
 use crate::error::Error;
+use crate::raw;
 use crate::socket::{self, Kind};
 
 /// The first descriptor that is handed over: `SD_LISTEN_FDS_START`.
@@ -63,11 +64,7 @@ pub fn take() -> Result<Vec<Socket>, Error> {
     let names = doubt(claim, std::process::id())?;
     let mut kinds = Vec::with_capacity(names.len());
     for fd in (FIRST..).take(names.len()) {
-        // SAFETY: the descriptor is only asked what it is, and the kernel refuses
-        // a number behind which nothing is open; nothing here closes it meanwhile,
-        // as no thread runs yet.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        kinds.push(socket::examine(borrowed).map_err(|what| {
+        kinds.push(raw::ask(fd, socket::examine).map_err(|what| {
             Error::Handover(format!(
                 "descriptor {fd}, handed over by LISTEN_FDS, {what}; start greeter from its socket unit"
             ))
@@ -88,10 +85,10 @@ pub fn take() -> Result<Vec<Socket>, Error> {
         .zip(names)
         .zip(kinds)
         .map(|((descriptor, name), kind)| {
-            // SAFETY: the descriptor is open (asked above) and ours alone: LISTEN_PID
-            // names this process, the environment that said so is cleared, and the
-            // crate's handle, which could be cloned, ends here.
-            let fd = unsafe { OwnedFd::from_raw_fd(descriptor.into_raw_fd()) };
+            // The crate's handle, which could be cloned, ends here: the descriptor is
+            // open (asked above) and ours alone, as LISTEN_PID names this process and
+            // the environment that said so is cleared.
+            let fd = raw::own(descriptor);
             Socket { fd, name, kind }
         });
     Ok(handed.collect())
