@@ -24,6 +24,8 @@ systemdsystempresetdir = $(systemddir)/system-preset
 systemduserpresetdir = $(systemddir)/user-preset
 catalogdir = $(systemddir)/catalog
 sysusersdir = $(prefix)/lib/sysusers.d
+# What a service that greets one client sees as "/".
+rootdir = $(prefix)/lib/greeter/root
 bashcompletiondir = $(datadir)/bash-completion/completions
 zshcompletiondir = $(datadir)/zsh/site-functions
 fishcompletiondir = $(datadir)/fish/vendor_completions.d
@@ -45,6 +47,9 @@ settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
 examples = $(wildcard systemd/examples/*)
+# The places in $(rootdir) that something is mounted on. systemd would make what
+# is missing, but /usr may be read-only.
+places = dev etc/greeter proc root run sys tmp usr var/tmp
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -77,6 +82,9 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 		$(DESTDIR)$(sysusersdir) $(DESTDIR)$(catalogdir) \
 		$(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) $(DESTDIR)$(fishcompletiondir)
 	$(INSTALL_PROGRAM) $(PROGRAM) $(DESTDIR)$(bindir)/greeter
+	$(INSTALL) -d $(places:%=$(DESTDIR)$(rootdir)/%)
+	ln -sfn usr/lib $(DESTDIR)$(rootdir)/lib
+	ln -sfn usr/lib64 $(DESTDIR)$(rootdir)/lib64
 	@# Settings that are there already may have been edited.
 	set -e; for name in $(settings); do \
 		test -e $(DESTDIR)$(sysconfdir)/greeter/$$name || \
@@ -86,7 +94,9 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 	set -e; for unit in $(units); do \
 		for scope in system:$(systemdsystemunitdir) user:$(systemduserunitdir); do \
 			to=$(DESTDIR)$${scope#*:}/$$unit; \
-			sed 's|@bindir@|$(bindir)|g' systemd/$${scope%%:*}/$$unit >$$to; \
+			sed -e 's|@bindir@|$(bindir)|g' -e 's|@rootdir@|$(rootdir)|g' \
+				-e 's|@visible@|$(strip /usr $(filter-out /usr/%,$(bindir)))|g' \
+				systemd/$${scope%%:*}/$$unit >$$to; \
 			chmod 0644 $$to; \
 		done; \
 	done
@@ -117,7 +127,7 @@ uninstall: ## remove what `make install` with the same variables put there
 		$(DESTDIR)$(bashcompletiondir)/greeter \
 		$(DESTDIR)$(zshcompletiondir)/_greeter \
 		$(DESTDIR)$(fishcompletiondir)/greeter.fish
-	rm -rf $(DESTDIR)$(docdir)
+	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(rootdir)
 	@# Settings that somebody edited are theirs.
 	@for name in $(settings); do \
 		if cmp -s etc/$$name $(DESTDIR)$(sysconfdir)/greeter/$$name; then \

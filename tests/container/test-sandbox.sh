@@ -34,6 +34,8 @@ in_sandbox() {
 	for pid in "${served[@]}"; do run nsenter --target "$pid" "$1" -- "${@:2}" 2>&1; done
 }
 
+user=$(run id --user greeter)
+
 check "home folders, /root, /tmp of others and devices are out of sight"
 for hidden in /home/alice/secret /root/secret /tmp/secret; do
 	expect_match "$hidden" run ls "$hidden"
@@ -41,8 +43,18 @@ for hidden in /home/alice/secret /root/secret /tmp/secret; do
 done
 expect "" in_sandbox --mount sh -c 'ls /dev/kmsg /dev/mem /dev/sda /dev/vda 2>/dev/null; true'
 
+check "with a process for each client, /usr and the settings are all that is in sight"
+mapfile -t instances < <(run pgrep --full -- '--config greeter-(accepted|inet)$')
+expect 2 echo "${#instances[@]}"
+for pid in "${instances[@]}"; do
+	expect greeter run nsenter --target "$pid" --mount ls /etc
+	expect tmp run nsenter --target "$pid" --mount ls /var
+	expect "" run nsenter --target "$pid" --mount ls /var/tmp
+	expect_match denied run nsenter --target "$pid" --mount -- setpriv --reuid="$user" --clear-groups \
+		sh -c 'ls /sys /root 2>&1; true'
+done
+
 check "nothing of the system can be written, nor the settings"
-user=$(run id --user greeter)
 for folder in / /etc /etc/greeter /usr/bin /var/lib /var/log /run; do
 	for pid in "${served[@]}"; do
 		expect refused run nsenter --target "$pid" --mount -- setpriv --reuid="$user" --clear-groups \
