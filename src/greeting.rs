@@ -2,6 +2,8 @@
 //!
 //! Everything here is made from values: no I/O, no clock, no environment.
 
+use std::io::Write;
+use std::mem;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -16,37 +18,22 @@ pub enum LineEnding {
     Raw,
 }
 
-/// What may stand between braces in a greeting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placeholder {
-    /// The client's address.
-    PeerAddr,
-    /// The client's port.
-    PeerPort,
-    /// The address that the client reached.
-    LocalAddr,
-    /// The port that the client reached.
-    LocalPort,
-    /// The host's name.
-    Hostname,
-    /// The moment of the greeting: RFC 3339, UTC, whole seconds.
-    Time,
-    /// The socket's name.
-    Socket,
-    /// The mode.
-    Mode,
-}
-
-/// Every placeholder with its name, in the order of greeter.toml(5).
-pub const PLACEHOLDERS: &[(&str, Placeholder)] = &[
-    ("peer_addr", Placeholder::PeerAddr),
-    ("peer_port", Placeholder::PeerPort),
-    ("local_addr", Placeholder::LocalAddr),
-    ("local_port", Placeholder::LocalPort),
-    ("hostname", Placeholder::Hostname),
-    ("time", Placeholder::Time),
-    ("socket", Placeholder::Socket),
-    ("mode", Placeholder::Mode),
+/// What may stand between braces in a greeting, in the order of greeter.toml(5).
+pub const PLACEHOLDERS: &[&str] = &[
+    // The client's address and port.
+    "peer_addr",
+    "peer_port",
+    // The address and port that the client reached.
+    "local_addr",
+    "local_port",
+    // The host's name.
+    "hostname",
+    // The moment of the greeting: RFC 3339, UTC, whole seconds.
+    "time",
+    // The socket's name.
+    "socket",
+    // The mode.
+    "mode",
 ];
 
 /// Why a text is no template, with the bytes of the text that are meant.
@@ -70,13 +57,12 @@ pub enum FaultKind {
 }
 
 /// A text with its placeholders found and its line ends made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Piece>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    Text(Vec<u8>),
-    Place(Placeholder),
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Template {
+    /// Each placeholder with the text that stands before it.
+    places: Vec<(Vec<u8>, &'static str)>,
+    /// The text behind the last of them.
+    tail: Vec<u8>,
 }
 
 impl Template {
@@ -86,87 +72,82 @@ impl Template {
     /// A brace without its partner, or a name between braces that is no
     /// placeholder; never with [`LineEnding::Raw`].
     pub fn parse(text: &[u8], ending: LineEnding) -> Result<Self, Fault> {
+        let mut template = Self::default();
         let end: &[u8] = match ending {
-            LineEnding::Raw => return Ok(Self(vec![Piece::Text(text.to_vec())])),
+            LineEnding::Raw => {
+                template.tail = text.to_vec();
+                return Ok(template);
+            }
             LineEnding::Lf => b"\n",
             LineEnding::Crlf => b"\r\n",
         };
-        let mut pieces = Vec::new();
-        let mut plain = Vec::with_capacity(text.len() + end.len());
         let mut at = 0;
         while let Some(&byte) = text.get(at) {
-            let doubled = text.get(at + 1) == Some(&byte);
+            let next = text.get(at + 1);
+            let mut length = 1;
             match byte {
-                b'{' | b'}' if doubled => {
-                    plain.push(byte);
-                    at += 2;
+                b'{' | b'}' if next == Some(&byte) => {
+                    template.tail.push(byte);
+                    length = 2;
                 }
-                b'{' => {
-                    let (place, length) =
-                        placeholder(&text[at..]).map_err(|(kind, length)| Fault {
-                            start: at,
-                            end: at + length,
-                            kind,
-                        })?;
-                    if !plain.is_empty() {
-                        pieces.push(Piece::Text(std::mem::take(&mut plain)));
-                    }
-                    pieces.push(Piece::Place(place));
-                    at += length;
+                b'{' | b'}' => {
+                    let place = placeholder(text, at)?;
+                    let before = mem::take(&mut template.tail);
+                    template.places.push((before, place));
+                    length = place.len() + 2;
                 }
-                b'}' => {
-                    return Err(Fault {
-                        start: at,
-                        end: at + 1,
-                        kind: FaultKind::Unpaired,
-                    });
-                }
-                b'\r' if text.get(at + 1) == Some(&b'\n') => at += 1,
-                b'\n' => {
-                    plain.extend_from_slice(end);
-                    at += 1;
-                }
-                _ => {
-                    plain.push(byte);
-                    at += 1;
-                }
+                b'\r' if next == Some(&b'\n') => {}
+                b'\n' => template.tail.extend_from_slice(end),
+                _ => template.tail.push(byte),
             }
+            at += length;
         }
         if text.last() != Some(&b'\n') {
-            plain.extend_from_slice(end);
+            template.tail.extend_from_slice(end);
         }
-        if !plain.is_empty() {
-            pieces.push(Piece::Text(plain));
-        }
-        Ok(Self(pieces))
+        Ok(template)
     }
 
     /// Fills in what is the same for every client of one socket.
     #[must_use]
     pub fn settle(&self, hostname: &str, socket: &str, mode: &str) -> Greeting {
-        let mut pieces: Vec<Piece> = Vec::with_capacity(self.0.len());
-        for piece in &self.0 {
-            let text = match piece {
-                Piece::Text(text) => text.as_slice(),
-                Piece::Place(Placeholder::Hostname) => hostname.as_bytes(),
-                Piece::Place(Placeholder::Socket) => socket.as_bytes(),
-                Piece::Place(Placeholder::Mode) => mode.as_bytes(),
-                Piece::Place(place) => {
-                    pieces.push(Piece::Place(*place));
-                    continue;
+        let mut settled = Self::default();
+        for (before, place) in &self.places {
+            settled.tail.extend_from_slice(before);
+            match *place {
+                "hostname" => settled.tail.extend_from_slice(hostname.as_bytes()),
+                "socket" => settled.tail.extend_from_slice(socket.as_bytes()),
+                "mode" => settled.tail.extend_from_slice(mode.as_bytes()),
+                place => {
+                    let before = mem::take(&mut settled.tail);
+                    settled.places.push((before, place));
                 }
-            };
-            match pieces.last_mut() {
-                Some(Piece::Text(before)) => before.extend_from_slice(text),
-                _ => pieces.push(Piece::Text(text.to_vec())),
             }
         }
-        match pieces.as_slice() {
-            [] => Greeting::Same(Rc::new([])),
-            [Piece::Text(text)] => Greeting::Same(Rc::from(text.as_slice())),
-            _ => Greeting::Each(Pieces(pieces)),
+        settled.tail.extend_from_slice(&self.tail);
+        if settled.places.is_empty() {
+            Greeting::Same(settled.tail.into())
+        } else {
+            Greeting::Each(settled)
         }
     }
+}
+
+/// The placeholder whose brace stands at `start`.
+fn placeholder(text: &[u8], start: usize) -> Result<&'static str, Fault> {
+    let inner = &text[start + 1..];
+    let stop = |byte: &u8| matches!(byte, b'{' | b'}' | b'\n');
+    let length = inner.iter().position(stop).filter(|at| inner[*at] == b'}');
+    let fault = |end, kind| Fault { start, end, kind };
+    let Some(length) = length.filter(|_| text[start] == b'{') else {
+        return Err(fault(start + 1, FaultKind::Unpaired));
+    };
+    let name = &inner[..length];
+    let known = PLACEHOLDERS.iter().find(|known| known.as_bytes() == name);
+    known.copied().ok_or_else(|| {
+        let name = String::from_utf8_lossy(name).into_owned();
+        fault(start + length + 2, FaultKind::Unknown(name))
+    })
 }
 
 /// What one socket's clients are sent.
@@ -175,12 +156,8 @@ pub enum Greeting {
     /// The same bytes for everybody, rendered once.
     Same(Rc<[u8]>),
     /// Bytes that depend on the client.
-    Each(Pieces),
+    Each(Template),
 }
-
-/// A text with only the client's own placeholders left.
-#[derive(Debug, Clone)]
-pub struct Pieces(Vec<Piece>);
 
 /// What is known of one client, for its greeting.
 #[derive(Debug, Clone, Copy, Default)]
@@ -196,67 +173,30 @@ pub struct Facts<'a> {
 }
 
 impl Greeting {
-    /// Whether any placeholder of the client's own is left.
-    #[must_use]
-    pub fn wants_facts(&self) -> bool {
-        matches!(self, Self::Each(_))
-    }
-
     /// The bytes for one client. What does not exist is `-`.
     #[must_use]
     pub fn render(&self, facts: &Facts<'_>) -> Rc<[u8]> {
-        let pieces = match self {
+        let template = match self {
             Self::Same(bytes) => return Rc::clone(bytes),
-            Self::Each(Pieces(pieces)) => pieces,
+            Self::Each(template) => template,
         };
-        let address = |end: Option<(IpAddr, u16)>| end.map(|(ip, _)| ip.to_canonical().to_string());
-        let port = |end: Option<(IpAddr, u16)>| end.map(|(_, port)| port.to_string());
         let mut bytes = Vec::new();
-        for piece in pieces {
-            let value = match piece {
-                Piece::Text(text) => {
-                    bytes.extend_from_slice(text);
-                    continue;
-                }
-                Piece::Place(Placeholder::PeerAddr) => address(facts.peer),
-                Piece::Place(Placeholder::PeerPort) => port(facts.peer),
-                Piece::Place(Placeholder::LocalAddr) => {
-                    address(facts.local).or(facts.path.map(str::to_owned))
-                }
-                Piece::Place(Placeholder::LocalPort) => port(facts.local),
-                Piece::Place(Placeholder::Time) => Some(facts.time.to_owned()),
-                // Filled in by `settle` before.
-                Piece::Place(Placeholder::Hostname | Placeholder::Socket | Placeholder::Mode) => {
-                    None
-                }
+        for (before, place) in &template.places {
+            bytes.extend_from_slice(before);
+            // Writing to memory does not fail.
+            let _ = match (*place, facts.peer, facts.local) {
+                ("peer_addr", Some((ip, _)), _) => write!(bytes, "{}", ip.to_canonical()),
+                ("peer_port", Some((_, port)), _) => write!(bytes, "{port}"),
+                ("local_addr", _, Some((ip, _))) => write!(bytes, "{}", ip.to_canonical()),
+                ("local_addr", _, None) => bytes.write_all(facts.path.unwrap_or("-").as_bytes()),
+                ("local_port", _, Some((_, port))) => write!(bytes, "{port}"),
+                ("time", ..) => bytes.write_all(facts.time.as_bytes()),
+                _ => bytes.write_all(b"-"),
             };
-            bytes.extend_from_slice(value.as_deref().unwrap_or("-").as_bytes());
         }
+        bytes.extend_from_slice(&template.tail);
         bytes.into()
     }
-}
-
-/// The placeholder with which `text` begins and the length of it, braces included.
-fn placeholder(text: &[u8]) -> Result<(Placeholder, usize), (FaultKind, usize)> {
-    let close = text
-        .iter()
-        .skip(1)
-        .position(|b| matches!(b, b'}' | b'{' | b'\n'))
-        .map(|at| at + 1);
-    let Some(close) = close.filter(|at| text[*at] == b'}') else {
-        return Err((FaultKind::Unpaired, 1));
-    };
-    let name = &text[1..close];
-    PLACEHOLDERS
-        .iter()
-        .find(|(known, _)| known.as_bytes() == name)
-        .map(|(_, place)| (*place, close + 1))
-        .ok_or_else(|| {
-            (
-                FaultKind::Unknown(String::from_utf8_lossy(name).into_owned()),
-                close + 1,
-            )
-        })
 }
 
 #[cfg(test)]
@@ -332,10 +272,8 @@ mod tests {
     #[test]
     fn a_greeting_without_the_clients_own_facts_is_rendered_once() {
         let same = |text: &str| {
-            !Template::parse(text.as_bytes(), LineEnding::Lf)
-                .unwrap()
-                .settle("", "", "")
-                .wants_facts()
+            let template = Template::parse(text.as_bytes(), LineEnding::Lf).unwrap();
+            matches!(template.settle("", "", ""), Greeting::Same(_))
         };
         assert!(same("plain") && same("{hostname}") && same(""));
         assert!(!same("{time}"));

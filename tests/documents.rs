@@ -89,7 +89,7 @@ fn every_settings_file_has_every_key_at_its_default() {
             };
             assert!(text.contains(&line), "{path} lacks {line:?}");
         }
-        for (placeholder, _) in PLACEHOLDERS {
+        for placeholder in PLACEHOLDERS {
             assert!(
                 text.contains(&format!("{{{placeholder}}}")),
                 "{path}: {placeholder}"
@@ -115,7 +115,7 @@ fn the_manual_explains_every_placeholder_and_no_other() {
     same(
         "placeholders",
         &found,
-        PLACEHOLDERS.iter().map(|(name, _)| (*name).to_owned()),
+        PLACEHOLDERS.iter().map(|name| (*name).to_owned()),
     );
 }
 

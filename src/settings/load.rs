@@ -368,7 +368,7 @@ fn within(found: &Found, message: &str, fault: &Fault) -> (usize, usize) {
 fn explain(fault: &Fault) -> (String, String) {
     match &fault.kind {
         FaultKind::Unknown(name) => {
-            let known = || PLACEHOLDERS.iter().map(|(name, _)| *name);
+            let known = || PLACEHOLDERS.iter().copied();
             let remedy = match keys::nearest(name, known()) {
                 Some(near) => {
                     format!("did you mean '{{{near}}}'? (braces of your own are '{{{{' and '}}}}')")
