@@ -71,7 +71,7 @@ pub fn report(error: &Error, cli: &Cli) {
         Error::Unfit(_) | Error::Handover(_) => event::SOCKETS_UNFIT,
         Error::Os { .. } => event::FAILED,
     };
-    log::error!(MESSAGE_ID = event.id; "{error}");
+    log::error!(MESSAGE_ID = event; "{error}");
     if let (Error::Settings(complaint), true) = (error, cli.only_asks()) {
         eprint!("{}", complaint.excerpt());
     }

@@ -64,7 +64,7 @@ impl Report<'_> {
     pub fn log(&self) {
         let usec = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
         log::info!(
-            MESSAGE_ID = event::GREETED.id,
+            MESSAGE_ID = event::GREETED,
             GREETER_MODE = self.mode.name(),
             GREETER_SOCKET = self.socket,
             GREETER_PEER:% = self.peer.address,
@@ -199,7 +199,7 @@ impl Tally {
         self.lines = 0;
         if self.suppressed > 0 {
             let count = grouped(std::mem::take(&mut self.suppressed));
-            log::info!(MESSAGE_ID = event::SUPPRESSED.id; "served {count} more clients without a line each");
+            log::info!(MESSAGE_ID = event::SUPPRESSED; "served {count} more clients without a line each");
         }
     }
 

@@ -106,7 +106,7 @@ impl<'a> Server<'a> {
             .map(|port| port.listener().local().to_string())
             .collect();
         let places = places.join(", ");
-        log::info!(MESSAGE_ID = event::READY.id, GREETER_MODE = Mode::Accept.name(); "listening on {places}");
+        log::info!(MESSAGE_ID = event::READY, GREETER_MODE = Mode::Accept.name(); "listening on {places}");
         self.notifier
             .ready(&format!("Listening on {places}; nobody came yet"));
         let outcome = self.turn_until_done();
@@ -230,7 +230,7 @@ impl<'a> Server<'a> {
         let met = self.shortage_met.replace(now);
         if met.is_none_or(|met| now.duration_since(met) > SHORTAGE_OVER) {
             log::warn!(
-                MESSAGE_ID = event::RESOURCES.id;
+                MESSAGE_ID = event::RESOURCES;
                 "cannot accept more than {} clients at once: {cause}; the others wait in the kernel's queue",
                 self.crowd.len()
             );
@@ -289,7 +289,7 @@ impl<'a> Server<'a> {
         let over = nobody && now.duration_since(self.last_arrival) >= idle;
         if over {
             let idle = clock::spell_duration(idle);
-            log::info!(MESSAGE_ID = event::IDLE.id; "nobody came for {idle}; the next client starts the service again");
+            log::info!(MESSAGE_ID = event::IDLE; "nobody came for {idle}; the next client starts the service again");
         }
         over
     }
@@ -310,11 +310,11 @@ impl<'a> Server<'a> {
         let cut = self.crowd.ungreeted();
         if cut > 0 {
             log::warn!(
-                MESSAGE_ID = event::DRAIN_EXPIRED.id;
+                MESSAGE_ID = event::DRAIN_EXPIRED;
                 "cut off {cut} clients that did not take their greeting within drain_timeout"
             );
         }
-        log::info!(MESSAGE_ID = event::STOPPED.id; "stopped; clients greeted: {}", self.desk.tally.greeted());
+        log::info!(MESSAGE_ID = event::STOPPED; "stopped; clients greeted: {}", self.desk.tally.greeted());
         true
     }
 
@@ -326,10 +326,10 @@ impl<'a> Server<'a> {
                 journal::set_level(settings.log_level);
                 self.desk.replace(settings);
                 self.trouble = None;
-                log::info!(MESSAGE_ID = event::RELOADED.id; "read the settings anew");
+                log::info!(MESSAGE_ID = event::RELOADED; "read the settings anew");
             }
             Err(error) => {
-                log::error!(MESSAGE_ID = event::RELOAD_FAILED.id; "the settings from before stay in force: {error}");
+                log::error!(MESSAGE_ID = event::RELOAD_FAILED; "the settings from before stay in force: {error}");
                 self.trouble = Some(format!("reload failed: {error}"));
             }
         }

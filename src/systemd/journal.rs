@@ -185,8 +185,8 @@ impl Line {
             level: Level::Warn,
             text: format!("the journal did not take lines for a while; dropped {count}"),
             fields: Fields(vec![(
-                event::MESSAGE_ID.to_owned(),
-                event::LINES_LOST.id.to_owned(),
+                "MESSAGE_ID".to_owned(),
+                event::LINES_LOST.to_owned(),
             )]),
         }
     }

@@ -49,7 +49,7 @@ impl Notifier {
             Err(error) if !self.failed => {
                 self.failed = true;
                 log::warn!(
-                    MESSAGE_ID = event::NOTIFY_FAILED.id;
+                    MESSAGE_ID = event::NOTIFY_FAILED;
                     "cannot tell the service manager at NOTIFY_SOCKET how it goes: {error}; greeting all the same"
                 );
             }
