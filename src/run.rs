@@ -29,7 +29,7 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
     let folders = source::folders(env::var("CONFIGURATION_DIRECTORY").ok().as_deref());
     let read = || load::load(&choice, &folders);
     if cli.only_asks() {
-        journal::start(false, LevelFilter::Info);
+        journal::start(false);
         return inspect(cli, &read()?);
     }
     let handover = match cli.listen.as_slice() {
@@ -38,16 +38,16 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
     };
     match handover {
         Handover::Listening(listeners) => {
-            journal::start(true, LevelFilter::Info);
+            journal::start(true);
             let outcome = accept(listeners, &mut || fit(read()?, Mode::Accept));
             cli.listen.iter().for_each(remove);
             outcome
         }
         Handover::Client(stream, mode, name) => {
-            journal::start(false, LevelFilter::Info);
+            journal::start(false);
             match read().and_then(|settings| fit(settings, mode)) {
                 Ok(settings) => {
-                    journal::set_level(settings.log_level);
+                    log::set_max_level(settings.log_level);
                     instance::serve(stream, mode, &name, &settings)
                 }
                 Err(error) => {
@@ -64,7 +64,7 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
 pub fn report(error: &Error, cli: &Cli) {
     // Before anything was known of the sockets there is no logger yet.
     if log::max_level() == LevelFilter::Off {
-        journal::start(false, LevelFilter::Info);
+        journal::start(false);
     }
     let event = match error {
         Error::Settings(_) => event::SETTINGS_INVALID,
@@ -91,7 +91,7 @@ fn accept(
     read: &mut dyn FnMut() -> Result<Settings, Error>,
 ) -> Result<(), Error> {
     let settings = read()?;
-    journal::set_level(settings.log_level);
+    log::set_max_level(settings.log_level);
     let server = Server::new(listeners, settings, read)?;
     let _detached =
         journal::detach().map_err(|error| Error::os("start the journal's thread", error))?;

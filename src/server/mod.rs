@@ -16,7 +16,6 @@ use crate::mode::Mode;
 use crate::poller::{Poller, Wake};
 use crate::settings::values::Settings;
 use crate::socket::Listener;
-use crate::systemd::journal;
 use crate::systemd::notify::{self, Notifier};
 use crowd::Crowd;
 use desk::Desk;
@@ -323,7 +322,7 @@ impl<'a> Server<'a> {
         self.notifier.reloading();
         match (self.reload)() {
             Ok(settings) => {
-                journal::set_level(settings.log_level);
+                log::set_max_level(settings.log_level);
                 self.desk.replace(settings);
                 self.trouble = None;
                 log::info!(MESSAGE_ID = event::RELOADED; "read the settings anew");

@@ -44,17 +44,14 @@ impl Notifier {
 
     /// Being unable to tell is no reason not to greet: it is said once.
     fn tell(&mut self, states: &[NotifyState]) {
-        match daemon::notify(false, states) {
-            Ok(_) => self.failed = false,
-            Err(error) if !self.failed => {
-                self.failed = true;
-                log::warn!(
-                    MESSAGE_ID = event::NOTIFY_FAILED;
-                    "cannot tell the service manager at NOTIFY_SOCKET how it goes: {error}; greeting all the same"
-                );
-            }
-            Err(_) => {}
+        let told = daemon::notify(false, states);
+        if let (Err(error), false) = (&told, self.failed) {
+            log::warn!(
+                MESSAGE_ID = event::NOTIFY_FAILED;
+                "cannot tell the service manager at NOTIFY_SOCKET how it goes: {error}; greeting all the same"
+            );
         }
+        self.failed = told.is_err();
     }
 }
 
