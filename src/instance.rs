@@ -95,7 +95,7 @@ fn wait(poller: &mut Option<Poller>, client: &Client) -> Result<(), Error> {
         Some(poller) => poller,
         None => {
             let new = Poller::new().map_err(failed)?;
-            new.watch_both(&client.stream, 0).map_err(failed)?;
+            new.watch(&client.stream, 0, true).map_err(failed)?;
             poller.insert(new)
         }
     };

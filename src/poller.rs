@@ -1,13 +1,15 @@
 //! Waits for sockets and signals; the door to mio and signal-hook. Floor 3.
 
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::socket;
 
@@ -22,8 +24,8 @@ pub enum Wake {
     Socket(usize),
 }
 
-const RELOAD: Token = Token(usize::MAX - 1);
-const STOP: Token = Token(usize::MAX - 2);
+/// The number of the socket into which the signal handlers write.
+const SIGNALS: usize = usize::MAX - 1;
 
 /// An epoll(7) instance. Sockets are reported once a change, so whoever is told
 /// of one must use it until it would block.
@@ -31,8 +33,7 @@ const STOP: Token = Token(usize::MAX - 2);
 pub struct Poller {
     poll: Poll,
     events: Events,
-    reload: Option<UnixStream>,
-    stop: Option<UnixStream>,
+    signals: Option<SignalDelivery<UnixStream, SignalOnly>>,
 }
 
 impl Poller {
@@ -44,39 +45,38 @@ impl Poller {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(256),
-            reload: None,
-            stop: None,
+            signals: None,
         })
     }
 
-    /// From here on signals are reported instead of ending the process.
+    /// From here on signals are reported instead of ending the process. Their
+    /// handlers write a byte into a socket: all that one may do in a handler
+    /// (signal-safety(7)).
     ///
     /// # Errors
     /// The kernel gives no descriptor.
     pub fn watch_signals(&mut self) -> io::Result<()> {
-        self.reload = Some(self.signal_pipe(&[SIGHUP], RELOAD)?);
-        self.stop = Some(self.signal_pipe(&[SIGTERM, SIGINT], STOP)?);
+        let (ours, theirs) = socket::pair()?;
+        self.watch(&ours, SIGNALS, false)?;
+        let signals = [SIGHUP, SIGTERM, SIGINT];
+        self.signals = Some(SignalDelivery::with_pipe(
+            ours, theirs, SignalOnly, signals,
+        )?);
         Ok(())
     }
 
-    /// Reports `socket` under `number` whenever it can be read from.
+    /// Reports `socket` under `number` whenever it can be read from, and where
+    /// `output` is set, whenever it can be written to.
     ///
     /// # Errors
     /// The kernel's, of epoll_ctl(2).
-    pub fn watch_input(&self, socket: &impl AsRawFd, number: usize) -> io::Result<()> {
-        self.watch(socket.as_raw_fd(), Token(number), Interest::READABLE)
-    }
-
-    /// Reports `socket` under `number` whenever it can be read from or written to.
-    ///
-    /// # Errors
-    /// The kernel's, of epoll_ctl(2).
-    pub fn watch_both(&self, socket: &impl AsRawFd, number: usize) -> io::Result<()> {
-        self.watch(
-            socket.as_raw_fd(),
-            Token(number),
-            Interest::READABLE | Interest::WRITABLE,
-        )
+    pub fn watch(&self, socket: &impl AsRawFd, number: usize, output: bool) -> io::Result<()> {
+        let interest = match output {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        let (registry, fd) = (self.poll.registry(), socket.as_raw_fd());
+        registry.register(&mut SourceFd(&fd), Token(number), interest)
     }
 
     /// Waits until something happens or `timeout` is over (none: for ever) and
@@ -87,22 +87,21 @@ impl Poller {
     pub fn wait(&mut self, timeout: Option<Duration>, wakes: &mut Vec<Wake>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            // The pipes tell of the signal in the next turn.
+            // The socket tells of the signal in the next turn.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         }
         for event in &self.events {
-            wakes.push(match event.token() {
-                RELOAD => {
-                    empty(self.reload.as_mut());
-                    Wake::Reload
+            match (event.token().0, &mut self.signals) {
+                // Two signals of a kind before we look are one.
+                (SIGNALS, Some(signals)) => {
+                    wakes.extend(signals.pending().map(|signal| match signal {
+                        SIGHUP => Wake::Reload,
+                        _ => Wake::Stop,
+                    }));
                 }
-                STOP => {
-                    empty(self.stop.as_mut());
-                    Wake::Stop
-                }
-                Token(number) => Wake::Socket(number),
-            });
+                (number, _) => wakes.push(Wake::Socket(number)),
+            }
         }
         Ok(())
     }
@@ -112,35 +111,8 @@ impl Poller {
     /// # Errors
     /// The kernel's, of epoll_wait(2).
     pub fn wait_until(&mut self, deadline: Instant) -> io::Result<()> {
-        self.wait(
-            Some(deadline.saturating_duration_since(Instant::now())),
-            &mut Vec::new(),
-        )
-    }
-
-    fn watch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&fd), token, interest)
-    }
-
-    /// A socket pair into which a signal handler writes a byte: all that one may
-    /// do in a handler (signal-safety(7)).
-    fn signal_pipe(&self, signals: &[i32], token: Token) -> io::Result<UnixStream> {
-        let (ours, theirs) = socket::pair()?;
-        self.watch(ours.as_raw_fd(), token, Interest::READABLE)?;
-        for signal in signals {
-            signal_hook::low_level::pipe::register(*signal, theirs.try_clone()?)?;
-        }
-        Ok(ours)
-    }
-}
-
-/// Two signals before we look are one.
-fn empty(pipe: Option<&mut UnixStream>) {
-    let mut bytes = [0; 64];
-    if let Some(pipe) = pipe {
-        while pipe.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.wait(Some(left), &mut Vec::new())
     }
 }
 
@@ -161,7 +133,7 @@ mod tests {
             .unwrap();
         assert_eq!(wakes, [Wake::Reload]);
         let (ours, theirs) = UnixStream::pair().unwrap();
-        poller.watch_input(&ours, 7).unwrap();
+        poller.watch(&ours, 7, false).unwrap();
         drop(theirs);
         wakes.clear();
         poller

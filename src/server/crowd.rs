@@ -269,11 +269,7 @@ impl Crowd {
         };
         entry.watched = true;
         let client = &entry.guest.client;
-        let watched = if client.is_writing() {
-            poller.watch_both(&client.stream, offset + key)
-        } else {
-            poller.watch_input(&client.stream, offset + key)
-        };
+        let watched = poller.watch(&client.stream, offset + key, client.is_writing());
         if watched.is_err() {
             self.close(key);
         }

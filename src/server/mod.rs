@@ -341,7 +341,7 @@ fn watch(listeners: &[(Listener, String)]) -> io::Result<Poller> {
     let mut poller = Poller::new()?;
     poller.watch_signals()?;
     for (number, (listener, _)) in listeners.iter().enumerate() {
-        poller.watch_input(listener, number)?;
+        poller.watch(listener, number, false)?;
     }
     Ok(poller)
 }
