@@ -2,7 +2,7 @@
 //! text. Floor 5.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock;
@@ -12,7 +12,9 @@ use crate::settings::values::PeerDetail;
 use crate::socket::Address;
 
 /// Lines that clients may cause in a second; the rest is counted in one.
-pub const LINES_A_SECOND: u32 = 50;
+pub const LINES_A_SECOND: u64 = 50;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How it ended for a client: GREETER_RESULT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,19 +27,6 @@ pub enum Outcome {
     Timeout,
     /// The client's source holds all the connections that it may.
     Refused,
-}
-
-impl Outcome {
-    /// Its name in the journal.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Gone => "gone",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 /// One client as the journal knows it.
@@ -62,32 +51,37 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// Writes the client's line.
     pub fn log(&self) {
-        let usec = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
-        log::info!(
-            MESSAGE_ID = event::GREETED,
-            GREETER_MODE = self.mode.name(),
-            GREETER_SOCKET = self.socket,
-            GREETER_PEER:% = self.peer.address,
-            GREETER_PEER_PORT:% = self.peer.port,
-            GREETER_LOCAL:% = self.local,
-            GREETER_BYTES = self.bytes,
-            GREETER_DURATION_USEC = usec,
-            GREETER_RESULT = self.outcome.name();
-            "{self}"
-        );
-    }
-}
-
-impl fmt::Display for Report<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (peer, socket) = (self.peer, self.socket);
+        let say = |result: &str, text: fmt::Arguments<'_>| {
+            log::info!(
+                MESSAGE_ID = event::GREETED,
+                GREETER_MODE = self.mode.name(),
+                GREETER_SOCKET = self.socket,
+                GREETER_PEER:% = self.peer.address,
+                GREETER_PEER_PORT:% = self.peer.port,
+                GREETER_LOCAL:% = self.local,
+                GREETER_BYTES = self.bytes,
+                GREETER_DURATION_USEC = self.duration.as_micros(),
+                GREETER_RESULT = result;
+                "{text}"
+            );
+        };
+        let (peer, socket, bytes) = (self.peer, self.socket, self.bytes);
         match self.outcome {
-            Outcome::Sent => write!(f, "greeted {peer} on '{socket}', {} bytes", self.bytes),
-            Outcome::Gone => write!(f, "{peer} left '{socket}' before it was greeted"),
-            Outcome::Timeout => write!(f, "{peer} on '{socket}' did not take its greeting in time"),
-            Outcome::Refused => write!(
-                f,
-                "refused {peer} on '{socket}': too many connections of this source"
+            Outcome::Sent => say(
+                "sent",
+                format_args!("greeted {peer} on '{socket}', {bytes} bytes"),
+            ),
+            Outcome::Gone => say(
+                "gone",
+                format_args!("{peer} left '{socket}' before it was greeted"),
+            ),
+            Outcome::Timeout => say(
+                "timeout",
+                format_args!("{peer} on '{socket}' did not take its greeting in time"),
+            ),
+            Outcome::Refused => say(
+                "refused",
+                format_args!("refused {peer} on '{socket}': too many connections of this source"),
             ),
         }
     }
@@ -105,30 +99,19 @@ impl Peer {
     #[must_use]
     pub fn new(address: &Address, detail: PeerDetail) -> Self {
         let dash = || "-".to_owned();
-        match (address.ip(), detail) {
-            (Some((ip, port)), PeerDetail::Full) => Self {
-                address: ip.to_string(),
-                port: port.to_string(),
-            },
+        let (address, port) = match (address.ip(), detail) {
+            (Some((ip, port)), PeerDetail::Full) => (ip.to_string(), port.to_string()),
             (Some((IpAddr::V4(v4), _)), PeerDetail::Prefix) => {
-                let [a, b, c, _] = v4.octets();
-                Self {
-                    address: format!("{a}.{b}.{c}.0/24"),
-                    port: dash(),
-                }
+                let network = Ipv4Addr::from(u32::from(v4) >> 8 << 8);
+                (format!("{network}/24"), dash())
             }
             (Some((IpAddr::V6(v6), _)), PeerDetail::Prefix) => {
-                let network = std::net::Ipv6Addr::from(u128::from(v6) >> 80 << 80);
-                Self {
-                    address: format!("{network}/48"),
-                    port: dash(),
-                }
+                let network = Ipv6Addr::from(u128::from(v6) >> 80 << 80);
+                (format!("{network}/48"), dash())
             }
-            (Some(_), PeerDetail::None) | (None, _) => Self {
-                address: dash(),
-                port: dash(),
-            },
-        }
+            (Some(_), PeerDetail::None) | (None, _) => (dash(), dash()),
+        };
+        Self { address, port }
     }
 }
 
@@ -145,13 +128,13 @@ impl fmt::Display for Peer {
 /// The counts of a running service.
 #[derive(Debug)]
 pub struct Tally {
-    greeted: u64,
+    /// How many were greeted.
+    pub greeted: u64,
     /// The last client and when it was greeted.
     last: Option<(Address, SystemTime)>,
-    /// When the current second of lines began, and how many it has seen.
+    /// When the current second of lines began, and how many it would have.
     second: Instant,
-    lines: u32,
-    suppressed: u64,
+    lines: u64,
 }
 
 impl Tally {
@@ -163,7 +146,6 @@ impl Tally {
             last: None,
             second: now,
             lines: 0,
-            suppressed: 0,
         }
     }
 
@@ -173,32 +155,22 @@ impl Tally {
         self.last = Some((peer.clone(), SystemTime::now()));
     }
 
-    /// How many were greeted.
-    #[must_use]
-    pub fn greeted(&self) -> u64 {
-        self.greeted
-    }
-
     /// Whether one more client may have a line of its own. If not, it is counted.
     pub fn may_log(&mut self) -> bool {
-        if log::max_level() < log::LevelFilter::Info {
-            return false;
-        }
-        self.lines += 1;
-        let allowed = self.lines <= LINES_A_SECOND;
-        self.suppressed += u64::from(!allowed);
-        allowed
+        let wanted = log::max_level() >= log::LevelFilter::Info;
+        self.lines += u64::from(wanted);
+        wanted && self.lines <= LINES_A_SECOND
     }
 
     /// Ends the second of lines once it is over: says how many had none.
     pub fn turn_second(&mut self, now: Instant) {
-        if now.duration_since(self.second) < Duration::from_secs(1) {
+        if now.duration_since(self.second) < SECOND {
             return;
         }
-        self.second = now;
-        self.lines = 0;
-        if self.suppressed > 0 {
-            let count = grouped(std::mem::take(&mut self.suppressed));
+        let suppressed = self.suppressed();
+        (self.second, self.lines) = (now, 0);
+        if suppressed > 0 {
+            let count = grouped(suppressed);
             log::info!(MESSAGE_ID = event::SUPPRESSED; "served {count} more clients without a line each");
         }
     }
@@ -206,26 +178,25 @@ impl Tally {
     /// When [`Tally::turn_second`] has something to say, if it has.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        (self.suppressed > 0).then(|| self.second + Duration::from_secs(1))
+        (self.suppressed() > 0).then(|| self.second + SECOND)
+    }
+
+    fn suppressed(&self) -> u64 {
+        self.lines.saturating_sub(LINES_A_SECOND)
     }
 
     /// The status text, such as `Greeted 1,204, 3 connected; last 203.0.113.9 at 10:12:01`.
     #[must_use]
     pub fn status(&self, connected: usize, detail: PeerDetail) -> String {
-        let mut text = format!(
-            "Greeted {}, {} connected",
-            grouped(self.greeted),
-            grouped(connected as u64)
-        );
+        let (greeted, connected) = (grouped(self.greeted), grouped(connected as u64));
+        let mut text = format!("Greeted {greeted}, {connected} connected");
         if let Some((peer, moment)) = &self.last {
-            let peer = Peer::new(peer, detail).address;
             // RFC 3339 has the time of day behind the T.
             let moment = clock::rfc3339(*moment);
             let time = moment.get(11..19).unwrap_or_default();
-            text += &if peer == "-" {
-                format!("; last at {time}")
-            } else {
-                format!("; last {peer} at {time}")
+            text += &match Peer::new(peer, detail).address.as_str() {
+                "-" => format!("; last at {time}"),
+                peer => format!("; last {peer} at {time}"),
             };
         }
         text
@@ -234,15 +205,10 @@ impl Tally {
 
 /// A number with a comma between its thousands.
 fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", grouped(number / 1000), number % 1000),
     }
-    text
 }
 
 #[cfg(test)]
@@ -312,7 +278,7 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(start);
         let allowed = (0..60).filter(|_| tally.may_log()).count();
-        assert_eq!((allowed, tally.suppressed), (50, 10));
+        assert_eq!((allowed, tally.suppressed()), (50, 10));
         assert_eq!(tally.due(), Some(start + Duration::from_secs(1)));
         tally.turn_second(start + Duration::from_millis(999));
         assert!(!tally.may_log());

@@ -313,7 +313,7 @@ impl<'a> Server<'a> {
                 "cut off {cut} clients that did not take their greeting within drain_timeout"
             );
         }
-        log::info!(MESSAGE_ID = event::STOPPED; "stopped; clients greeted: {}", self.desk.tally.greeted());
+        log::info!(MESSAGE_ID = event::STOPPED; "stopped; clients greeted: {}", self.desk.tally.greeted);
         true
     }
 
