@@ -3,8 +3,6 @@
 //! variable that begins with 0xFE is not set), CONFIGURATION_DIRECTORY, `--listen`.
 #![no_main]
 
-use std::str;
-
 use greeter::cli::Place;
 use greeter::settings::source::folders;
 use greeter::systemd::activation::{Claim, doubt};
@@ -13,7 +11,8 @@ use libfuzzer_sys::fuzz_target;
 const OWN_PID: u32 = 4242;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut texts = bytes.split(|byte| *byte == 0xFF).map(str::from_utf8);
+    let texts = bytes.split(|byte| *byte == 0xFF);
+    let mut texts = texts.map(|text| String::from_utf8(text.to_vec()));
     // What is no text, 0xFE included, is as good as absent: `take` refuses it before.
     let mut next = || texts.next().and_then(Result::ok);
     let claim = Claim {
@@ -21,13 +20,21 @@ fuzz_target!(|bytes: &[u8]| {
         fds: next(),
         names: next(),
     };
-    match doubt(claim, OWN_PID) {
+    match doubt(&claim, OWN_PID) {
         Ok(names) if names.is_empty() => {
-            assert!(claim.fds.is_none_or(|fds| fds.bytes().all(|b| b == b'0')));
+            assert!(
+                claim
+                    .fds
+                    .as_ref()
+                    .is_none_or(|fds| fds.bytes().all(|b| b == b'0'))
+            );
         }
         Ok(names) => {
-            assert_eq!(claim.pid.unwrap().trim_start_matches('0'), "4242");
-            assert_eq!(claim.fds.unwrap().parse::<usize>().unwrap(), names.len());
+            assert_eq!(claim.pid.as_ref().unwrap().trim_start_matches('0'), "4242");
+            assert_eq!(
+                claim.fds.as_ref().unwrap().parse::<usize>().unwrap(),
+                names.len()
+            );
             assert!(names.len() <= 4096);
             for name in names {
                 assert!((1..=255).contains(&name.len()));
@@ -44,7 +51,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     if let Some(text) = next() {
-        let folders = folders(Some(text));
+        let folders = folders(Some(&text));
         assert!(folders.iter().all(|folder| folder.is_absolute()));
         if let Ok(place) = text.parse::<Place>() {
             assert_eq!(place.to_string().parse::<Place>().as_ref(), Ok(&place));

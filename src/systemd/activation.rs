@@ -1,7 +1,9 @@
 //! Takes the sockets that were handed over and doubts every word about them
 //! (sd_listen_fds(3)). Floor 3.
 
-use std::env::{self, VarError};
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Display;
 use std::os::fd::{OwnedFd, RawFd};
 
 use libsystemd::activation::receive_descriptors;
@@ -32,14 +34,14 @@ pub struct Socket {
 }
 
 /// What `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` say, each absent or text.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Claim<'a> {
+#[derive(Debug)]
+pub struct Claim {
     /// Whom the sockets are meant for.
-    pub pid: Option<&'a str>,
+    pub pid: Option<String>,
     /// How many there are.
-    pub fds: Option<&'a str>,
+    pub fds: Option<String>,
     /// Their names, with colons between.
-    pub names: Option<&'a str>,
+    pub names: Option<String>,
 }
 
 /// Takes every socket that was handed over to this process, and clears the
@@ -51,120 +53,98 @@ pub struct Claim<'a> {
 /// [`Error::Handover`] where the environment lies or a descriptor is none that
 /// can be served.
 pub fn take() -> Result<Vec<Socket>, Error> {
-    let (pid, fds, names) = (
-        read("LISTEN_PID")?,
-        read("LISTEN_FDS")?,
-        read("LISTEN_FDNAMES")?,
-    );
     let claim = Claim {
-        pid: pid.as_deref(),
-        fds: fds.as_deref(),
-        names: names.as_deref(),
+        pid: read("LISTEN_PID")?,
+        fds: read("LISTEN_FDS")?,
+        names: read("LISTEN_FDNAMES")?,
     };
-    let names = doubt(claim, std::process::id())?;
-    let mut kinds = Vec::with_capacity(names.len());
-    for fd in (FIRST..).take(names.len()) {
-        kinds.push(raw::ask(fd, socket::examine).map_err(|what| {
-            Error::Handover(format!(
-                "descriptor {fd}, handed over by LISTEN_FDS, {what}; start greeter from its socket unit"
-            ))
-        })?);
+    let mut sound = Vec::new();
+    for (fd, name) in (FIRST..).zip(doubt(&claim, std::process::id())?) {
+        match raw::ask(fd, socket::examine) {
+            Ok(kind) => sound.push((name, kind)),
+            Err(what) => refuse(format!(
+                "descriptor {fd}, handed over by LISTEN_FDS, {what}"
+            ))?,
+        }
     }
     let descriptors = match receive_descriptors(true) {
         Ok(descriptors) => descriptors,
         // Before 0.6 the crate called it an error that nothing was handed over.
-        Err(_) if names.is_empty() => Vec::new(),
+        Err(_) if sound.is_empty() => Vec::new(),
         Err(error) => {
-            return Err(Error::Handover(format!(
-                "cannot take the sockets of LISTEN_FDS: {error}"
-            )));
+            let what = format!("cannot take the sockets of LISTEN_FDS: {error}");
+            return Err(Error::Handover(what));
         }
     };
-    let handed = descriptors
-        .into_iter()
-        .zip(names)
-        .zip(kinds)
-        .map(|((descriptor, name), kind)| {
-            // The crate's handle, which could be cloned, ends here: the descriptor is
-            // open (asked above) and ours alone, as LISTEN_PID names this process and
-            // the environment that said so is cleared.
-            let fd = raw::own(descriptor);
-            Socket { fd, name, kind }
-        });
-    Ok(handed.collect())
+    let mut sockets = Vec::new();
+    for (descriptor, (name, kind)) in descriptors.into_iter().zip(sound) {
+        // The crate's handle, which could be cloned, ends here: the descriptor is
+        // open (asked above) and ours alone, as LISTEN_PID names this process and
+        // the environment that said so is cleared.
+        let fd = raw::own(descriptor);
+        sockets.push(Socket { fd, name, kind });
+    }
+    Ok(sockets)
 }
 
 /// The names of the descriptors that are meant for `own_pid`, empty where none are.
 ///
 /// # Errors
 /// [`Error::Handover`] where the claim is absurd, or meant for another process.
-pub fn doubt(claim: Claim<'_>, own_pid: u32) -> Result<Vec<String>, Error> {
-    let refuse = |what: String| {
-        Err(Error::Handover(format!(
-            "{what}; start greeter from its socket unit"
-        )))
-    };
-    let (pid, fds) = match (claim.pid, claim.fds) {
+pub fn doubt(claim: &Claim, own_pid: u32) -> Result<Vec<String>, Error> {
+    let (pid, fds) = match (&claim.pid, &claim.fds) {
         (None, None) => return Ok(Vec::new()),
-        (Some(_), None) => return refuse("LISTEN_PID is set and LISTEN_FDS is not".to_owned()),
-        (None, Some(_)) => return refuse("LISTEN_FDS is set and LISTEN_PID is not".to_owned()),
+        (Some(_), None) => return refuse("LISTEN_PID is set and LISTEN_FDS is not"),
+        (None, Some(_)) => return refuse("LISTEN_FDS is set and LISTEN_PID is not"),
         (Some(pid), Some(fds)) => (pid, fds),
     };
+    let said = quoted(pid);
     match number(pid) {
-        Some(pid) if pid == u64::from(own_pid) => {}
+        Some(pid) if pid == own_pid as usize => {}
         Some(other) if other > 0 && i32::try_from(other).is_ok() => {
             return refuse(format!(
                 "LISTEN_PID is {other} and this is process {own_pid}: the sockets are not for us"
             ));
         }
-        _ => {
-            return refuse(format!(
-                "LISTEN_PID is {}, which is no process",
-                quoted(pid)
-            ));
-        }
+        _ => return refuse(format!("LISTEN_PID is {said}, which is no process")),
     }
+    let said = quoted(fds);
     let count = match number(fds) {
         Some(0) => return Ok(Vec::new()),
-        Some(count) if count <= MOST as u64 => usize::try_from(count).unwrap_or(MOST),
-        Some(_) => return refuse(format!("LISTEN_FDS is {}, more than {MOST}", quoted(fds))),
+        Some(count) if count <= MOST => count,
+        Some(_) => return refuse(format!("LISTEN_FDS is {said}, more than {MOST}")),
         None => {
             return refuse(format!(
-                "LISTEN_FDS is {}, which is no count of sockets",
-                quoted(fds)
+                "LISTEN_FDS is {said}, which is no count of sockets"
             ));
         }
     };
-    let Some(names) = claim.names else {
-        return Ok(vec![UNNAMED.to_owned(); count]);
+    let names: Vec<&str> = match &claim.names {
+        Some(names) => names.split(':').collect(),
+        None => vec![UNNAMED; count],
     };
-    let names: Vec<&str> = names.split(':').collect();
-    if names.len() != count {
-        return refuse(format!(
-            "LISTEN_FDNAMES has {} names and LISTEN_FDS is {count}",
-            names.len()
-        ));
+    let given = names.len();
+    if given != count {
+        let what = format!("LISTEN_FDNAMES has {given} names and LISTEN_FDS is {count}");
+        return refuse(what);
     }
     // What fdname_is_valid() of systemd refuses never came from systemd.
-    if let Some(bad) = names
-        .iter()
-        .find(|name| name.len() > 255 || name.chars().any(char::is_control))
-    {
-        return refuse(format!(
+    let sound = |name: &str| name.len() <= 255 && !name.chars().any(char::is_control);
+    if let Some(bad) = names.iter().find(|name| !sound(name)) {
+        let what = format!(
             "LISTEN_FDNAMES has the name {}, which systemd would not give",
             quoted(bad)
-        ));
+        );
+        return refuse(what);
     }
-    Ok(names
-        .into_iter()
-        .map(|name| if name.is_empty() { UNNAMED } else { name }.to_owned())
-        .collect())
+    let named = |name: &str| if name.is_empty() { UNNAMED } else { name }.to_owned();
+    Ok(names.into_iter().map(named).collect())
 }
 
 /// A decimal number and nothing else: no sign, no space.
-fn number(text: &str) -> Option<u64> {
-    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| text.parse().unwrap_or(u64::MAX))
+fn number(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
 /// A word of the environment on one line, cut where it is long.
@@ -175,13 +155,13 @@ fn quoted(text: &str) -> String {
 }
 
 fn read(variable: &str) -> Result<Option<String>, Error> {
-    match env::var(variable) {
-        Ok(text) => Ok(Some(text)),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Error::Handover(format!(
-            "{variable} is not UTF-8; start greeter from its socket unit"
-        ))),
-    }
+    let text = env::var_os(variable).map(OsString::into_string).transpose();
+    text.or_else(|_| refuse(format!("{variable} is not UTF-8")))
+}
+
+fn refuse<T>(what: impl Display) -> Result<T, Error> {
+    let what = format!("{what}; start greeter from its socket unit");
+    Err(Error::Handover(what))
 }
 
 #[cfg(test)]
@@ -194,7 +174,8 @@ mod tests {
         names: Option<&str>,
         expected: Result<&[&str], &str>,
     ) {
-        let outcome = doubt(Claim { pid, fds, names }, 42);
+        let [pid, fds, names] = [pid, fds, names].map(|text| text.map(str::to_owned));
+        let outcome = doubt(&Claim { pid, fds, names }, 42);
         match (outcome, expected) {
             (Ok(names), Ok(expected)) => assert_eq!(names, expected),
             (Err(error), Err(part)) => {
