@@ -59,12 +59,11 @@ impl FromStr for Place {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with('/') {
-            return Ok(Self::Path(PathBuf::from(text)));
+        match text.parse() {
+            _ if text.starts_with('/') => Ok(Self::Path(text.into())),
+            Ok(address) => Ok(Self::Ip(address)),
+            Err(_) => Err("write IP:PORT, [IPV6]:PORT or /path"),
         }
-        text.parse()
-            .map(Self::Ip)
-            .map_err(|_| "write IP:PORT, [IPV6]:PORT or /path")
     }
 }
 

@@ -37,29 +37,23 @@ pub fn hide_output(sockets: &[Socket]) {
 /// # Errors
 /// Nothing there, or a mixture that fits no mode.
 pub fn sort(mut sockets: Vec<Socket>) -> Result<Handover, Error> {
-    if sockets.is_empty() {
-        return standard_input();
+    let connected = |socket: &&Socket| socket.kind == Kind::Connected;
+    match (sockets.iter().filter(connected).count(), sockets.len()) {
+        (_, 0) => standard_input(),
+        (0, _) => {
+            let adopt = |socket: Socket| Ok((Listener::new(socket.fd)?, socket.name));
+            let listeners: io::Result<_> = sockets.into_iter().map(adopt).collect();
+            let failed = |error| Error::os("make a socket non-blocking", error);
+            listeners.map(Handover::Listening).map_err(failed)
+        }
+        (1, 1) => {
+            let Socket { fd, name, .. } = sockets.remove(0);
+            Ok(Handover::Client(Stream::new(fd), Mode::Accepted, name))
+        }
+        (connected, all) => Err(Error::Unfit(format!(
+            "{connected} of {all} sockets are connected; hand over one client, or sockets that listen"
+        ))),
     }
-    let listens = |socket: &Socket| socket.kind == Kind::Listening;
-    if sockets.iter().all(listens) {
-        let adopt = |socket: Socket| Ok((Listener::new(socket.fd)?, socket.name));
-        let listeners: io::Result<_> = sockets.into_iter().map(adopt).collect();
-        let failed = |error| Error::os("make a socket non-blocking", error);
-        return listeners.map(Handover::Listening).map_err(failed);
-    }
-    if sockets.len() > 1 {
-        let connected = sockets.iter().filter(|socket| !listens(socket)).count();
-        return Err(Error::Unfit(format!(
-            "{connected} of {} sockets are connected; hand over one client, or sockets that listen",
-            sockets.len()
-        )));
-    }
-    let client = sockets.remove(0);
-    Ok(Handover::Client(
-        Stream::new(client.fd),
-        Mode::Accepted,
-        client.name,
-    ))
 }
 
 /// Binds the sockets that the command line names.
@@ -67,19 +61,17 @@ pub fn sort(mut sockets: Vec<Socket>) -> Result<Handover, Error> {
 /// # Errors
 /// The kernel's, for the first that cannot be had.
 pub fn bind(places: &[Place]) -> Result<Handover, Error> {
-    let bind = |place: &Place| {
-        let listener = match place {
+    let mut listeners = Vec::new();
+    for place in places {
+        let bound = match place {
             Place::Ip(address) => Listener::bind_ip(*address),
             Place::Path(path) => Listener::bind_path(path),
         };
         let name = place.to_string();
-        match listener {
-            Ok(listener) => Ok((listener, name)),
-            Err(error) => Err(Error::os(format!("listen on '{name}'"), error)),
-        }
-    };
-    let listeners: Result<_, Error> = places.iter().map(bind).collect();
-    listeners.map(Handover::Listening)
+        let listener = bound.map_err(|error| Error::os(format!("listen on '{name}'"), error))?;
+        listeners.push((listener, name));
+    }
+    Ok(Handover::Listening(listeners))
 }
 
 fn standard_input() -> Result<Handover, Error> {
@@ -90,11 +82,8 @@ fn standard_input() -> Result<Handover, Error> {
             let stream = Stream::new(stdin.as_fd().try_clone_to_owned().map_err(failed)?);
             // Even a socket without an address is a client once we serve it.
             kernel::hide_output_from(stdin.as_fd());
-            Ok(Handover::Client(
-                stream,
-                Mode::Inet,
-                Mode::Inet.socket_name().to_owned(),
-            ))
+            let name = Mode::Inet.socket_name().to_owned();
+            Ok(Handover::Client(stream, Mode::Inet, name))
         }
         Ok(Kind::Listening) => Err(Error::Unfit(format!(
             "stdin is a listening socket; set {}, or leave StandardInput=socket out of the service",
