@@ -30,32 +30,40 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
     let read = || load::load(&choice, &folders);
     if cli.only_asks() {
         journal::start(false);
-        return inspect(cli, &read()?);
+        let settings = read()?;
+        return match &cli.preview {
+            Some(name) => inspect::preview(&settings, name),
+            None if cli.show_config => inspect::show(&settings),
+            None => inspect::check(&settings),
+        };
     }
     let handover = match cli.listen.as_slice() {
         [] => handover::sort(sockets?)?,
         places => handover::bind(places)?,
     };
+    journal::start(matches!(handover, Handover::Listening(_)));
     match handover {
         Handover::Listening(listeners) => {
-            journal::start(true);
             let outcome = accept(listeners, &mut || fit(read()?, Mode::Accept));
-            cli.listen.iter().for_each(remove);
-            outcome
-        }
-        Handover::Client(stream, mode, name) => {
-            journal::start(false);
-            match read().and_then(|settings| fit(settings, mode)) {
-                Ok(settings) => {
-                    log::set_max_level(settings.log_level);
-                    instance::serve(stream, mode, &name, &settings)
-                }
-                Err(error) => {
-                    instance::dismiss(stream, &load::defaults().limits);
-                    Err(error)
+            for place in &cli.listen {
+                // A path that we bound goes when we go; whoever removed it before
+                // did our work.
+                if let Place::Path(path) = place {
+                    let _ = fs::remove_file(path);
                 }
             }
+            outcome
         }
+        Handover::Client(stream, mode, name) => match read().and_then(|read| fit(read, mode)) {
+            Ok(settings) => {
+                log::set_max_level(settings.log_level);
+                instance::serve(stream, mode, &name, &settings)
+            }
+            Err(error) => {
+                instance::dismiss(stream, &load::defaults().limits);
+                Err(error)
+            }
+        },
     }
 }
 
@@ -76,14 +84,6 @@ pub fn report(error: &Error, cli: &Cli) {
         eprint!("{}", complaint.excerpt());
     }
     journal::settle();
-}
-
-fn inspect(cli: &Cli, settings: &Settings) -> Result<(), Error> {
-    match &cli.preview {
-        Some(name) => inspect::preview(settings, name),
-        None if cli.show_config => inspect::show(settings),
-        None => inspect::check(settings),
-    }
 }
 
 fn accept(
@@ -108,13 +108,5 @@ fn fit(settings: Settings, mode: Mode) -> Result<Settings, Error> {
             asked.unit_setup()
         ))),
         _ => Ok(settings),
-    }
-}
-
-/// A path that we bound goes when we go.
-fn remove(place: &Place) {
-    if let Place::Path(path) = place {
-        // Whoever removed it before did our work.
-        let _ = fs::remove_file(path);
     }
 }
