@@ -36,24 +36,16 @@ pub const PLACEHOLDERS: &[&str] = &[
     "mode",
 ];
 
-/// Why a text is no template, with the bytes of the text that are meant.
+/// Why a text is no template: the bytes of it that are meant.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Where it begins in the text.
     pub start: usize,
     /// Where it ends in the text.
     pub end: usize,
-    /// What it is.
-    pub kind: FaultKind,
-}
-
-/// The ways in which a text can be no template.
-#[derive(Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// A name that is no placeholder.
-    Unknown(String),
-    /// A brace without its partner.
-    Unpaired,
+    /// The name between braces that is no placeholder; none where a brace is
+    /// without its partner.
+    pub name: Option<String>,
 }
 
 /// A text with its placeholders found and its line ends made.
@@ -126,28 +118,25 @@ impl Template {
         }
         settled.tail.extend_from_slice(&self.tail);
         if settled.places.is_empty() {
-            Greeting::Same(settled.tail.into())
-        } else {
-            Greeting::Each(settled)
+            return Greeting::Same(settled.tail.into());
         }
+        Greeting::Each(settled)
     }
 }
 
 /// The placeholder whose brace stands at `start`.
 fn placeholder(text: &[u8], start: usize) -> Result<&'static str, Fault> {
+    let fault = |end, name| Fault { start, end, name };
     let inner = &text[start + 1..];
     let stop = |byte: &u8| matches!(byte, b'{' | b'}' | b'\n');
-    let length = inner.iter().position(stop).filter(|at| inner[*at] == b'}');
-    let fault = |end, kind| Fault { start, end, kind };
-    let Some(length) = length.filter(|_| text[start] == b'{') else {
-        return Err(fault(start + 1, FaultKind::Unpaired));
-    };
-    let name = &inner[..length];
-    let known = PLACEHOLDERS.iter().find(|known| known.as_bytes() == name);
-    known.copied().ok_or_else(|| {
-        let name = String::from_utf8_lossy(name).into_owned();
-        fault(start + length + 2, FaultKind::Unknown(name))
-    })
+    let length = inner.iter().position(stop).unwrap_or(inner.len());
+    if text[start] != b'{' || inner.get(length) != Some(&b'}') {
+        return Err(fault(start + 1, None));
+    }
+    let name = String::from_utf8_lossy(&inner[..length]);
+    let known = PLACEHOLDERS.iter().find(|known| **known == name);
+    let unknown = || fault(start + length + 2, Some(name.into_owned()));
+    known.copied().ok_or_else(unknown)
 }
 
 /// What one socket's clients are sent.
@@ -285,12 +274,12 @@ mod tests {
         let unknown = |start, end, name: &str| Fault {
             start,
             end,
-            kind: FaultKind::Unknown(name.into()),
+            name: Some(name.into()),
         };
         let unpaired = |start| Fault {
             start,
             end: start + 1,
-            kind: FaultKind::Unpaired,
+            name: None,
         };
         assert_eq!(fault("a {nope} b"), unknown(2, 8, "nope"));
         assert_eq!(fault("{}"), unknown(0, 2, ""));

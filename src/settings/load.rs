@@ -14,7 +14,7 @@ use super::source::{self, Choice, Source, socket_unit};
 use super::values::{Limits, PeerDetail, Settings, Shown, Wording};
 use crate::clock;
 use crate::error::{Complaint, Error, Place};
-use crate::greeting::{Fault, FaultKind, LineEnding, PLACEHOLDERS, Template};
+use crate::greeting::{Fault, LineEnding, PLACEHOLDERS, Template};
 use crate::mode::Mode;
 
 const MODES: &[(&str, Option<Mode>)] = &[
@@ -366,8 +366,8 @@ fn within(found: &Found, message: &str, fault: &Fault) -> (usize, usize) {
 }
 
 fn explain(fault: &Fault) -> (String, String) {
-    match &fault.kind {
-        FaultKind::Unknown(name) => {
+    match &fault.name {
+        Some(name) => {
             let known = || PLACEHOLDERS.iter().copied();
             let remedy = match keys::nearest(name, known()) {
                 Some(near) => {
@@ -383,7 +383,7 @@ fn explain(fault: &Fault) -> (String, String) {
                 remedy,
             )
         }
-        FaultKind::Unpaired => (
+        None => (
             "a brace without its partner".to_owned(),
             "write '{{' or '}}' for a brace, or set line_ending = \"raw\"".to_owned(),
         ),
