@@ -16,6 +16,10 @@ pub const LINES_A_SECOND: u64 = 50;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What `log_peer = "prefix"` leaves of an address.
+const V4: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
+const V6: Ipv6Addr = Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0);
+
 /// How it ended for a client: GREETER_RESULT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -101,14 +105,8 @@ impl Peer {
         let dash = || "-".to_owned();
         let (address, port) = match (address.ip(), detail) {
             (Some((ip, port)), PeerDetail::Full) => (ip.to_string(), port.to_string()),
-            (Some((IpAddr::V4(v4), _)), PeerDetail::Prefix) => {
-                let network = Ipv4Addr::from(u32::from(v4) >> 8 << 8);
-                (format!("{network}/24"), dash())
-            }
-            (Some((IpAddr::V6(v6), _)), PeerDetail::Prefix) => {
-                let network = Ipv6Addr::from(u128::from(v6) >> 80 << 80);
-                (format!("{network}/48"), dash())
-            }
+            (Some((IpAddr::V4(ip), _)), PeerDetail::Prefix) => (format!("{}/24", ip & V4), dash()),
+            (Some((IpAddr::V6(ip), _)), PeerDetail::Prefix) => (format!("{}/48", ip & V6), dash()),
             (Some(_), PeerDetail::None) | (None, _) => (dash(), dash()),
         };
         Self { address, port }
