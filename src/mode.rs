@@ -1,7 +1,5 @@
 //! The three ways in which a client can reach us. Floor 1.
 
-use std::fmt;
-
 /// How the sockets were handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -54,11 +52,5 @@ impl Mode {
             }
             Self::Inet => "Accept=yes in the socket unit and StandardInput=socket in the service",
         }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }

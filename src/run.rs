@@ -100,13 +100,14 @@ fn accept(
 
 /// A mode that the settings name must be the one that the sockets have.
 fn fit(settings: Settings, mode: Mode) -> Result<Settings, Error> {
-    match settings.mode {
-        Some(asked) if asked != mode => Err(Error::Unfit(format!(
-            "{}: mode = \"{asked}\" does not fit the socket, which was handed over as for \"{mode}\"; \
-             set mode = \"{mode}\", or have {}",
-            settings.mode_origin.as_deref().unwrap_or_default(),
-            asked.unit_setup()
-        ))),
-        _ => Ok(settings),
+    let asked = settings.mode.unwrap_or(mode);
+    if asked == mode {
+        return Ok(settings);
     }
+    let origin = settings.mode_origin.unwrap_or_default();
+    let (asked, mode, setup) = (asked.name(), mode.name(), asked.unit_setup());
+    Err(Error::Unfit(format!(
+        "{origin}: mode = \"{asked}\" does not fit the socket, which was handed over as for \"{mode}\"; \
+         set mode = \"{mode}\", or have {setup}"
+    )))
 }
