@@ -9,13 +9,11 @@ use rustix::process::{Resource, getrlimit};
 use rustix::system::uname;
 
 /// The host's name as uname(2) gives it: no lookup, no file.
-#[must_use]
 pub fn hostname() -> String {
     uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Microseconds of `CLOCK_MONOTONIC`, which sd_notify(3) wants beside `RELOADING=1`.
-#[must_use]
 pub fn monotonic_usec() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     // The monotonic clock starts at boot and is never negative.
@@ -23,7 +21,6 @@ pub fn monotonic_usec() -> u64 {
 }
 
 /// How many descriptors this process may have open (`RLIMIT_NOFILE`, getrlimit(2)).
-#[must_use]
 pub fn descriptor_limit() -> usize {
     let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(most).unwrap_or(usize::MAX)

@@ -6,25 +6,25 @@
 pub mod cli;
 pub mod run;
 
-pub mod server;
+mod server;
 
 pub mod handover;
-pub mod inspect;
-pub mod instance;
+mod inspect;
+mod instance;
 
-pub mod client;
-pub mod poller;
-pub mod tally;
+mod client;
+mod poller;
+mod tally;
 
 pub mod settings;
 pub mod systemd;
 
 pub mod greeting;
-pub mod socket;
+mod socket;
 
-pub mod clock;
+mod clock;
 pub mod error;
-pub mod event;
-pub mod kernel;
+mod event;
+mod kernel;
 pub mod mode;
 pub mod raw;

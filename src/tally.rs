@@ -100,7 +100,6 @@ pub struct Peer {
 
 impl Peer {
     /// Cuts an address down to what `log_peer` allows.
-    #[must_use]
     pub fn new(address: &Address, detail: PeerDetail) -> Self {
         let dash = || "-".to_owned();
         let (address, port) = match (address.ip(), detail) {
@@ -137,7 +136,6 @@ pub struct Tally {
 
 impl Tally {
     /// Nobody yet.
-    #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
             greeted: 0,
@@ -174,7 +172,6 @@ impl Tally {
     }
 
     /// When [`Tally::turn_second`] has something to say, if it has.
-    #[must_use]
     pub fn due(&self) -> Option<Instant> {
         (self.suppressed() > 0).then(|| self.second + SECOND)
     }
@@ -184,7 +181,6 @@ impl Tally {
     }
 
     /// The status text, such as `Greeted 1,204, 3 connected; last 203.0.113.9 at 10:12:01`.
-    #[must_use]
     pub fn status(&self, connected: usize, detail: PeerDetail) -> String {
         let (greeted, connected) = (grouped(self.greeted), grouped(connected as u64));
         let mut text = format!("Greeted {greeted}, {connected} connected");

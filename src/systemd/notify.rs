@@ -57,7 +57,6 @@ impl Notifier {
 
 /// How often the watchdog wants to be told: half of `WatchdogSec=`, as
 /// sd_watchdog_enabled(3) recommends. None where it is off.
-#[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     daemon::watchdog_enabled(false)
         .map(|limit| limit / 2)
