@@ -29,7 +29,6 @@ const SIGNALS: usize = usize::MAX - 1;
 
 /// An epoll(7) instance. Sockets are reported once a change, so whoever is told
 /// of one must use it until it would block.
-#[derive(Debug)]
 pub struct Poller {
     poll: Poll,
     events: Events,

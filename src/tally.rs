@@ -34,7 +34,6 @@ pub enum Outcome {
 }
 
 /// One client as the journal knows it.
-#[derive(Debug)]
 pub struct Report<'a> {
     /// The mode it was served in.
     pub mode: Mode,
@@ -92,7 +91,6 @@ impl Report<'_> {
 }
 
 /// A client's address as it may be logged.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     address: String,
     port: String,
