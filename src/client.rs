@@ -19,7 +19,6 @@ pub struct Origin(IpAddr);
 
 impl Origin {
     /// The origin of a client's address.
-    #[must_use]
     pub fn new(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
@@ -77,7 +76,6 @@ pub enum Step {
 
 impl Client {
     /// A client that has not been sent anything.
-    #[must_use]
     pub fn new(stream: Stream, greeting: Rc<[u8]>, now: Instant, limits: &Limits) -> Self {
         let deadline = now + limits.write_timeout;
         Self {
@@ -89,19 +87,16 @@ impl Client {
     }
 
     /// A client that gets no greeting, only a clean end.
-    #[must_use]
     pub fn dismissed(stream: Stream, now: Instant, limits: &Limits) -> Self {
         Self::new(stream, Rc::new([]), now, limits)
     }
 
     /// Whether the greeting is not out yet, or not all of it.
-    #[must_use]
     pub fn is_writing(&self) -> bool {
         matches!(self.stage, Stage::Writing { .. })
     }
 
     /// How many bytes of the greeting the kernel took.
-    #[must_use]
     pub fn bytes_sent(&self) -> usize {
         match self.stage {
             Stage::Writing { sent, .. } | Stage::Lingering { sent, .. } => sent,

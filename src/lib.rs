@@ -27,4 +27,4 @@ pub mod error;
 mod event;
 mod kernel;
 pub mod mode;
-pub mod raw;
+mod raw;

@@ -23,7 +23,6 @@ pub fn own(handle: impl IntoRawFd) -> OwnedFd {
 ///
 /// It is the first byte of `struct tcp_info` (tcp(7), `TCP_INFO`), and the kernel
 /// gives no more of it than is asked for.
-#[must_use]
 pub fn tcp_state(socket: BorrowedFd<'_>) -> Option<u8> {
     let mut state: u8 = 0;
     let mut length: libc::socklen_t = 1;

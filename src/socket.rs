@@ -69,7 +69,6 @@ pub fn examine(fd: BorrowedFd<'_>) -> Result<Kind, String> {
 
 /// Whether a descriptor is a client that came to an address. The socket pairs
 /// that sshd(8) gives its programs for stdin and stdout have none.
-#[must_use]
 pub fn is_client(fd: BorrowedFd<'_>) -> bool {
     let local = SockRef::from(&fd).local_addr();
     examine(fd) == Ok(Kind::Connected)
@@ -117,7 +116,6 @@ impl Address {
     }
 
     /// The address and port, of TCP.
-    #[must_use]
     pub fn ip(&self) -> Option<(IpAddr, u16)> {
         match self {
             Self::Ip(ip) => Some((ip.ip(), ip.port())),
@@ -126,7 +124,6 @@ impl Address {
     }
 
     /// The path, of a Unix socket.
-    #[must_use]
     pub fn path(&self) -> Option<&str> {
         match self {
             Self::Path(path) => Some(path),
@@ -203,13 +200,11 @@ impl Listener {
     }
 
     /// Where it listens.
-    #[must_use]
     pub fn local(&self) -> &Address {
         &self.local
     }
 
     /// Whether a client's own socket must be asked which address it reached.
-    #[must_use]
     pub fn is_wildcard(&self) -> bool {
         self.local.ip().is_some_and(|(ip, _)| ip.is_unspecified())
     }
@@ -227,13 +222,11 @@ pub struct Stream(Socket);
 
 impl Stream {
     /// Takes a socket that [`examine`] found connected.
-    #[must_use]
     pub fn new(fd: OwnedFd) -> Self {
         Self(Socket::from(fd))
     }
 
     /// The other end's address, while there is one.
-    #[must_use]
     pub fn peer(&self) -> Address {
         self.0
             .peer_addr()
@@ -241,7 +234,6 @@ impl Stream {
     }
 
     /// The address that the client reached.
-    #[must_use]
     pub fn local(&self) -> Address {
         self.0
             .local_addr()
@@ -266,7 +258,6 @@ impl Stream {
     /// Whether the other end's kernel has all that was sent, and the end of it,
     /// which [`Stream::finish`] sent: a close loses nothing any more. On a Unix
     /// socket that is so at once.
-    #[must_use]
     pub fn is_delivered(&self) -> bool {
         let waits_for_the_ends_receipt = [FIN_WAIT1, LAST_ACK, CLOSING];
         raw::tcp_state(self.0.as_fd())

@@ -47,19 +47,16 @@ struct Entry {
 
 impl Crowd {
     /// How many there are.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.guests.len()
     }
 
     /// Whether there is nobody.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.guests.is_empty()
     }
 
     /// How many have not taken their greeting yet.
-    #[must_use]
     pub fn ungreeted(&self) -> usize {
         self.guests
             .iter()
@@ -68,13 +65,11 @@ impl Crowd {
     }
 
     /// When [`Crowd::settle`] has something to do.
-    #[must_use]
     pub fn settle_due(&self) -> Option<Instant> {
         self.fresh.front().map(|(greeted, _)| *greeted + GRACE)
     }
 
     /// When [`Crowd::close_late`] has something to look at.
-    #[must_use]
     pub fn deadlines_due(&self) -> Option<Instant> {
         self.deadlines_due
     }

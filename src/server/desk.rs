@@ -37,7 +37,6 @@ pub struct Guest {
 
 impl Desk {
     /// A desk with every socket's greeting settled.
-    #[must_use]
     pub fn new(ports: Vec<Port>, settings: Settings, now: Instant) -> Self {
         let mut desk = Self {
             ports,

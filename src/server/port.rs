@@ -39,7 +39,6 @@ pub enum Arrival {
 impl Port {
     /// A socket that may have clients in its queue and says nothing yet:
     /// [`Port::settle`] tells it what.
-    #[must_use]
     pub fn new(listener: Listener, name: String) -> Self {
         Self {
             name,
@@ -50,7 +49,6 @@ impl Port {
     }
 
     /// The socket itself.
-    #[must_use]
     pub fn listener(&self) -> &Listener {
         &self.listener
     }
@@ -77,7 +75,6 @@ impl Port {
     }
 
     /// The bytes for one client.
-    #[must_use]
     pub fn greeting(&self, stream: &Stream, peer: &Address) -> Rc<[u8]> {
         if let Greeting::Same(bytes) = &self.greeting {
             return Rc::clone(bytes);
@@ -93,7 +90,6 @@ impl Port {
     }
 
     /// The address that a client reached: only a wildcard socket's must be asked for.
-    #[must_use]
     pub fn local(&self, stream: &Stream) -> Address {
         if self.listener.is_wildcard() {
             stream.local()
