@@ -2,41 +2,53 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::Path;
 
 /// Why greeter stops; the exit status follows from it (greeter(8), EXIT STATUS).
 #[derive(Debug)]
 pub enum Error {
     /// A settings file is wrong: somebody must edit it. Status 78.
-    Settings(Complaint),
+    Settings {
+        /// Where, what it is and what to do, on one line.
+        said: String,
+        /// The line with a mark under what is meant; empty where the file as a
+        /// whole is meant.
+        excerpt: String,
+    },
     /// The sockets are sound but not what the settings ask for: somebody must
     /// change one of the two. Status 78.
     Unfit(String),
     /// What the environment promises is not there or is absurd: whoever started
     /// us must change. Status 1.
     Handover(String),
-    /// The kernel refused something. Status 1.
-    Os {
-        /// What we were doing, with its object in single quotes.
-        act: String,
-        /// What the kernel said.
-        cause: io::Error,
-    },
+    /// The kernel refused something: what we were doing, with its object in
+    /// single quotes, and what the kernel said. Status 1.
+    Os(String, io::Error),
 }
 
 impl Error {
+    /// One thing wrong in one file: where it stands, what it is, what to do.
+    pub(crate) fn settings(file: &Path, place: Option<Place>, what: &str, remedy: &str) -> Self {
+        let (at, excerpt) = match place {
+            Some(place) => (format!("{}:{}:", place.line, place.column), place.excerpt),
+            None => Default::default(),
+        };
+        let said = one_line(&format!("{}:{at} {what}; {remedy}", file.display()));
+        Self::Settings { said, excerpt }
+    }
+
     /// The refusal of the kernel, with what we were doing.
     pub fn os(act: impl Into<String>, cause: io::Error) -> Self {
-        let act = act.into();
-        Self::Os { act, cause }
+        Self::Os(act.into(), cause)
     }
 
     /// The exit status: 78 is `EX_CONFIG` of sysexits(3), 1 everything else.
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
-            Self::Settings(_) | Self::Unfit(_) => 78,
-            Self::Handover(_) | Self::Os { .. } => 1,
+            Self::Settings { .. } | Self::Unfit(_) => 78,
+            Self::Handover(_) | Self::Os(..) => 1,
         }
     }
 }
@@ -44,9 +56,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Settings(complaint) => complaint.fmt(f),
+            Self::Settings { said, .. } => f.write_str(said),
             Self::Unfit(text) | Self::Handover(text) => f.write_str(text),
-            Self::Os { act, cause } => write!(f, "cannot {act}: {}", plain(cause)),
+            Self::Os(act, cause) => write!(f, "cannot {act}: {}", plain(cause)),
         }
     }
 }
@@ -54,130 +66,75 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Os { cause, .. } => Some(cause),
+            Self::Os(_, cause) => Some(cause),
             _ => None,
         }
     }
 }
 
-/// One thing wrong in one file: where it stands, what it is, what to do.
-#[derive(Debug)]
-pub struct Complaint {
-    /// The file as it was opened.
-    pub file: PathBuf,
-    /// The place in the file, where there is one.
-    pub place: Option<Place>,
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-/// A place in a text: lines and columns count from 1, columns in characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The line.
-    pub line: usize,
-    /// The column.
-    pub column: usize,
-    /// How many characters are meant, at least 1.
-    pub width: usize,
-    /// The line itself.
-    pub text: String,
+/// A place in a text: line and column count from 1, columns in characters.
+pub(crate) struct Place {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    /// The line with a mark under what is meant, as compilers show it.
+    excerpt: String,
 }
 
 impl Place {
-    /// The place of the bytes `start..end` of `text`.
-    #[must_use]
-    pub fn of(text: &[u8], start: usize, end: usize) -> Self {
-        let start = start.min(text.len());
-        let line_start = text[..start]
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |at| at + 1);
-        let line_end = text[start..]
-            .iter()
-            .position(|b| *b == b'\n')
-            .map_or(text.len(), |n| start + n);
-        let characters = |bytes: &[u8]| String::from_utf8_lossy(bytes).chars().count();
-        Self {
-            line: text[..start].iter().filter(|b| **b == b'\n').count() + 1,
-            column: characters(&text[line_start..start]) + 1,
-            width: characters(&text[start..end.clamp(start, line_end)]).max(1),
-            text: String::from_utf8_lossy(&text[line_start..line_end])
-                .trim_end()
-                .to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Complaint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", one_line(&self.file.to_string_lossy()))?;
-        if let Some(place) = &self.place {
-            write!(f, "{}:{}:", place.line, place.column)?;
-        }
-        write!(f, " {}; {}", one_line(&self.what), one_line(&self.remedy))
-    }
-}
-
-impl Complaint {
-    /// The line itself with a mark under what is meant, as compilers show it;
-    /// empty where the file as a whole is meant.
-    #[must_use]
-    pub fn excerpt(&self) -> String {
-        let Some(place) = &self.place else {
-            return String::new();
-        };
-        let gutter = place.line.to_string();
-        let margin = " ".repeat(gutter.len());
+    /// The place of the bytes `span` of `text`.
+    pub(crate) fn of(text: &[u8], span: &Range<usize>) -> Self {
+        let (before, after) = text.split_at(span.start.min(text.len()));
+        let is_end = |byte: &u8| *byte == b'\n';
+        let lead = before.rsplit(is_end).next().unwrap_or_default();
+        let rest = after.split(is_end).next().unwrap_or_default();
+        let meant = &rest[..span.len().min(rest.len())];
+        let [lead, rest, meant] = [lead, rest, meant].map(String::from_utf8_lossy);
+        let (line, column) = (before.split(is_end).count(), lead.chars().count() + 1);
+        let text = format!("{lead}{rest}");
+        let text = text.trim_end();
+        let margin = " ".repeat(line.to_string().len());
         // A tab before the mark must be as wide below as it is above.
-        let lead: String = place
-            .text
-            .chars()
-            .take(place.column - 1)
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
-        let mark = "^".repeat(place.width);
-        format!(
-            "{margin} |\n{gutter} | {}\n{margin} | {lead}{mark}\n",
-            place.text
-        )
+        let blank = |c| if c == '\t' { c } else { ' ' };
+        let lead: String = text.chars().take(column - 1).map(blank).collect();
+        let mark = "^".repeat(meant.chars().count().max(1));
+        let excerpt = format!("{margin} |\n{line} | {text}\n{margin} | {lead}{mark}\n");
+        Self {
+            line,
+            column,
+            excerpt,
+        }
     }
 }
 
 /// Text as one line: names and paths may bring line ends, and a line of the
 /// journal, or of sd_notify(3), must stay one.
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut line, c| {
-            match c.is_control() {
-                true => line.extend(c.escape_default()),
-                false => line.push(c),
-            }
-            line
-        })
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
 }
 
 /// The kernel's words without Rust's "(os error N)".
-#[must_use]
-pub fn plain(cause: &io::Error) -> String {
-    let text = cause.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_lowercase()
+pub(crate) fn plain(cause: &io::Error) -> String {
+    let mut text = cause.to_string().to_lowercase();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(text: &str, start: usize, end: usize, line: usize, column: usize, width: usize) {
-        let place = Place::of(text.as_bytes(), start, end);
+    fn check(text: &str, span: Range<usize>, line: usize, column: usize, width: usize) {
+        let place = Place::of(text.as_bytes(), &span);
+        let marks = place.excerpt.matches('^').count();
         assert_eq!(
-            (place.line, place.column, place.width),
+            (place.line, place.column, marks),
             (line, column, width),
             "{text:?}"
         );
@@ -185,41 +142,45 @@ mod tests {
 
     #[test]
     fn places_count_lines_and_characters_from_one() {
-        check("mode = 1", 7, 8, 1, 8, 1);
-        check("a\nbc = 2\n", 2, 4, 2, 1, 2);
-        check("é = 1", 5, 6, 1, 5, 1);
-        check("", 0, 0, 1, 1, 1);
-        check("a = \"\"\"\nb", 4, 9, 1, 5, 3);
-        check("a", 99, 100, 1, 2, 1);
+        check("mode = 1", 7..8, 1, 8, 1);
+        check("a\nbc = 2\n", 2..4, 2, 1, 2);
+        check("é = 1", 5..6, 1, 5, 1);
+        check("", 0..0, 1, 1, 1);
+        check("a = \"\"\"\nb", 4..9, 1, 5, 3);
+        check("a", 99..100, 1, 2, 1);
     }
 
     #[test]
     fn a_complaint_is_one_line_and_its_excerpt_points() {
-        let complaint = Complaint {
-            file: "/etc/greeter/greeter.toml".into(),
-            place: Some(Place::of(b"x = 1\nmod = 2\n", 6, 9)),
-            what: "unknown key 'mod'".into(),
-            remedy: "did you mean 'mode'?".into(),
-        };
+        let complaint = Error::settings(
+            Path::new("/etc/greeter/greeter.toml"),
+            Some(Place::of(b"x = 1\nmod = 2\n", &(6..9))),
+            "unknown key 'mod'",
+            "did you mean 'mode'?",
+        );
         assert_eq!(
             complaint.to_string(),
             "/etc/greeter/greeter.toml:2:1: unknown key 'mod'; did you mean 'mode'?"
         );
-        assert_eq!(complaint.excerpt(), "  |\n2 | mod = 2\n  | ^^^\n");
+        let Error::Settings { excerpt, .. } = complaint else {
+            panic!("{complaint:?}");
+        };
+        assert_eq!(excerpt, "  |\n2 | mod = 2\n  | ^^^\n");
     }
 
     #[test]
     fn a_complaint_about_a_hostile_name_stays_one_line() {
-        let complaint = Complaint {
-            file: "/etc/a\nb".into(),
-            place: None,
-            what: "no file 'x\nMAINPID=1'".into(),
-            remedy: "write it".into(),
-        };
+        let complaint = Error::settings(
+            Path::new("/etc/a\nb"),
+            None,
+            "no file 'x\nMAINPID=1'",
+            "write it",
+        );
         assert_eq!(
             complaint.to_string(),
             "/etc/a\\nb: no file 'x\\nMAINPID=1'; write it"
         );
+        assert_eq!(complaint.status(), 78);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What can be asked without serving: the settings checked, shown, tried out. Floor 6.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::time::SystemTime;
 
+use crate::cli::Cli;
 use crate::clock;
 use crate::error::Error;
 use crate::greeting::Facts;
@@ -12,71 +13,55 @@ use crate::kernel;
 use crate::mode::Mode;
 use crate::settings::values::Settings;
 
-/// Prints what was read: the files, the mode, the greetings. All of them are
-/// rendered once.
+/// Prints the answer to what the command line asks: what a client would be sent,
+/// the settings in force, or what was read.
 ///
 /// # Errors
 /// stdout takes nothing.
-pub fn check(settings: &Settings) -> Result<(), Error> {
+pub fn answer(cli: &Cli, settings: &Settings) -> Result<(), Error> {
+    match &cli.preview {
+        Some(name) => print(&render(settings, name)),
+        None if cli.show_config => print(settings.shown.as_bytes()),
+        None => print(check(settings).as_bytes()),
+    }
+}
+
+/// What was read: the files, the mode, the greetings. All of them are rendered once.
+fn check(settings: &Settings) -> String {
     let mut out = String::new();
     for file in &settings.files {
-        // Writing to a string does not fail.
-        let _ = writeln!(out, "{}: read", file.display());
+        out += &format!("{}: read\n", file.display());
     }
     if settings.files.is_empty() {
-        out.push_str("no settings file, every value is a default\n");
+        out += "no settings file, every value is a default\n";
     }
     let mode = settings.mode.map_or("auto", Mode::name);
-    let _ = writeln!(out, "mode: {mode}");
-    let _ = writeln!(out, "greeting: {} bytes", render(settings, "").len());
-    for name in settings.names() {
-        let _ = writeln!(
-            out,
-            "greeting of sockets named '{name}': {} bytes",
-            render(settings, name).len()
-        );
+    let length = render(settings, "").len();
+    out += &format!("mode: {mode}\ngreeting: {length} bytes\n");
+    for name in settings.named.keys() {
+        let length = render(settings, name).len();
+        out += &format!("greeting of sockets named '{name}': {length} bytes\n");
     }
-    out.push_str("the settings are sound\n");
-    print(out.as_bytes())
+    out + "the settings are sound\n"
 }
 
-/// Prints the merged settings as TOML.
-///
-/// # Errors
-/// stdout takes nothing.
-pub fn show(settings: &Settings) -> Result<(), Error> {
-    print(settings.to_toml().as_bytes())
-}
-
-/// Prints what a client would be sent. The client is one of the documentation's
+/// What a client would be sent. The client is one of the documentation's
 /// addresses (RFC 5737).
-///
-/// # Errors
-/// stdout takes nothing.
-pub fn preview(settings: &Settings, socket: &str) -> Result<(), Error> {
-    print(&render(settings, socket))
-}
-
-fn render(settings: &Settings, socket: &str) -> std::rc::Rc<[u8]> {
+fn render(settings: &Settings, socket: &str) -> Rc<[u8]> {
     let mode = settings.mode.unwrap_or(Mode::Accept);
-    let socket = if socket.is_empty() {
-        mode.socket_name()
-    } else {
-        socket
+    let socket = match socket {
+        "" => mode.socket_name(),
+        named => named,
     };
-    let time = clock::rfc3339(SystemTime::now());
-    let peer = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 49152);
-    let local = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 4000);
     let facts = Facts {
-        peer: Some(peer),
-        local: Some(local),
+        peer: Some((Ipv4Addr::new(192, 0, 2, 1).into(), 49152)),
+        local: Some((Ipv4Addr::new(192, 0, 2, 2).into(), 4000)),
         path: None,
-        time: &time,
+        time: &clock::rfc3339(SystemTime::now()),
     };
-    settings
-        .template(mode, socket)
-        .settle(&kernel::hostname(), socket, mode.name())
-        .render(&facts)
+    let template = settings.template(mode, socket);
+    let greeting = template.settle(&kernel::hostname(), socket, mode.name());
+    greeting.render(&facts)
 }
 
 fn print(bytes: &[u8]) -> Result<(), Error> {

@@ -30,12 +30,7 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
     let read = || load::load(&choice, &folders);
     if cli.only_asks() {
         journal::start(false);
-        let settings = read()?;
-        return match &cli.preview {
-            Some(name) => inspect::preview(&settings, name),
-            None if cli.show_config => inspect::show(&settings),
-            None => inspect::check(&settings),
-        };
+        return inspect::answer(cli, &read()?);
     }
     let handover = match cli.listen.as_slice() {
         [] => handover::sort(sockets?)?,
@@ -75,13 +70,13 @@ pub fn report(error: &Error, cli: &Cli) {
         journal::start(false);
     }
     let event = match error {
-        Error::Settings(_) => event::SETTINGS_INVALID,
+        Error::Settings { .. } => event::SETTINGS_INVALID,
         Error::Unfit(_) | Error::Handover(_) => event::SOCKETS_UNFIT,
-        Error::Os { .. } => event::FAILED,
+        Error::Os(..) => event::FAILED,
     };
     log::error!(MESSAGE_ID = event; "{error}");
-    if let (Error::Settings(complaint), true) = (error, cli.only_asks()) {
-        eprint!("{}", complaint.excerpt());
+    if let (Error::Settings { excerpt, .. }, true) = (error, cli.only_asks()) {
+        eprint!("{excerpt}");
     }
     journal::settle();
 }
@@ -104,7 +99,7 @@ fn fit(settings: Settings, mode: Mode) -> Result<Settings, Error> {
     if asked == mode {
         return Ok(settings);
     }
-    let origin = settings.mode_origin.unwrap_or_default();
+    let origin = settings.mode_origin;
     let (asked, mode, setup) = (asked.name(), mode.name(), asked.unit_setup());
     Err(Error::Unfit(format!(
         "{origin}: mode = \"{asked}\" does not fit the socket, which was handed over as for \"{mode}\"; \

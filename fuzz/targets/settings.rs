@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::str;
 
+use greeter::error::Error;
 use greeter::mode::Mode;
 use greeter::settings::load::merge;
 use greeter::settings::source::Source;
@@ -33,9 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
             let said = error.to_string();
             assert!(said.starts_with(FOLDER), "{said:?}");
             assert!(!said.contains(char::is_control), "{said:?}");
-            if let greeter::error::Error::Settings(complaint) = &error {
-                let lines = complaint.excerpt().lines().count();
-                assert!(lines == 0 || lines == 3, "{:?}", complaint.excerpt());
+            if let Error::Settings { excerpt, .. } = &error {
+                let lines = excerpt.lines().count();
+                assert!(lines == 0 || lines == 3, "{excerpt:?}");
             }
         }
     }
@@ -52,20 +53,20 @@ fn assert_sound(settings: &Settings) {
             .idle_timeout
             .is_none_or(|time| !time.is_zero())
     );
-    for name in settings.names().chain(["unknown", ""]) {
+    for name in settings.named.keys().map(String::as_str).chain(["unknown", ""]) {
         for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
             let _ = settings
                 .template(mode, name)
                 .settle("host", name, mode.name());
         }
     }
-    let printed = settings.to_toml();
+    let printed = &settings.shown;
     let source = Source {
         path: PathBuf::from(format!("{FOLDER}/printed.toml")),
         text: printed.clone(),
     };
-    let again = merge(vec![source], "greeter.socket").expect(&printed);
-    assert_eq!(values(&printed), values(&again.to_toml()));
+    let again = merge(vec![source], "greeter.socket").expect(printed);
+    assert_eq!(values(printed), values(&again.shown));
 }
 
 /// The lines without their comments, which say where a value stood. The comment

@@ -1,21 +1,26 @@
-//! One settings file as it is written, every key optional; the door to serde and
-//! toml. Floor 4.
+//! One settings file as it is written; the door to serde and toml. Floor 4.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use serde::Deserialize;
-use toml::Spanned;
+use serde::de::{Deserializer, Unexpected};
+use toml::{Spanned, Value};
 
-use super::keys;
+use super::keys::{self, Key};
 use super::source::Source;
-use crate::error::Error;
+use crate::error::{Error, Place};
+
+/// What files give, by table and key. A table in which nothing is set is not in it.
+pub type Fragment = BTreeMap<String, BTreeMap<&'static str, Found>>;
 
 /// What a file gives to one key.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Found {
-    /// The value.
+    /// The key.
+    pub key: &'static Key,
+    /// The value, of the type that the key takes.
     pub value: Value,
     /// The bytes of the file in which it stands.
     pub span: Range<usize>,
@@ -23,188 +28,141 @@ pub struct Found {
     pub source: Rc<Source>,
 }
 
-/// A value of one of the two types that keys take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Value {
-    Text(String),
-    Number(i64),
+impl Found {
+    /// The value of a key that takes a string.
+    pub fn text(&self) -> &str {
+        self.value.as_str().unwrap_or_default()
+    }
+
+    /// Where the value stands.
+    pub fn place(&self) -> Place {
+        Place::of(self.source.text.as_bytes(), &self.span)
+    }
+
+    /// `FILE:LINE`, or that it is a default.
+    pub fn origin(&self) -> String {
+        match self.source.path.as_os_str().is_empty() {
+            true => "default".to_owned(),
+            false => format!("{}:{}", self.source.path.display(), self.place().line),
+        }
+    }
+
+    /// A complaint about the value.
+    pub fn complain(&self, what: &str, remedy: &str) -> Error {
+        Error::settings(&self.source.path, Some(self.place()), what, remedy)
+    }
 }
 
-/// What one file gives, by table and key.
-pub type Fragment = BTreeMap<(String, &'static str), Found>;
+/// One table. toml tells where its keys stand if it is asked for them as a map.
+type Table = BTreeMap<Spanned<String>, Given>;
+
+/// A value with its place; none for what has no place, as a table made by a
+/// dotted key, or is too large a number.
+#[derive(Deserialize)]
+struct Given(#[serde(deserialize_with = "given")] Option<Spanned<Value>>);
+
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Spanned<Value>>, D::Error> {
+    Ok(Spanned::deserialize(value).ok())
+}
+
+/// The tables of a file.
+#[derive(Deserialize)]
+struct Tables {
+    #[serde(default)]
+    limits: Table,
+    #[serde(default)]
+    greeting: BTreeMap<String, Table>,
+}
 
 /// Reads one file. `unit` is the socket unit that the settings go with, for
 /// those who look for the address here.
-///
-/// # Errors
-/// No TOML, an unknown key or a wrong type; the error says where and what to do.
+/// Fails at what is no TOML, an unknown key or a wrong type; the error says where
+/// and what to do.
 pub fn parse(source: &Rc<Source>, unit: &str) -> Result<Fragment, Error> {
-    let file: File = toml::from_str(&source.text).map_err(|error| {
-        let span = error.span().unwrap_or(0..0);
-        let said = error.message().lines().collect::<Vec<_>>().join(", ");
-        let (what, remedy) = explain(&source.text, &span, &said, unit);
-        source.complain(span.start, span.end, what, remedy)
-    })?;
+    let complain = |span: &Range<usize>, what: &str, remedy: &str| {
+        let place = Place::of(source.text.as_bytes(), span);
+        Error::settings(&source.path, Some(place), what, remedy)
+    };
+    let no_toml = |error: toml::de::Error| {
+        let (what, remedy) = explain(error.message());
+        complain(&error.span().unwrap_or(0..0), &what, remedy)
+    };
+    // Twice, as the keys of the top stand beside the tables, whose keys have places too.
+    let mut top: Table = toml::from_str(&source.text).map_err(no_toml)?;
+    let Tables { limits, greeting } = toml::from_str(&source.text).map_err(no_toml)?;
+    top.retain(|name, _| !keys::TABLES.contains(&name.get_ref().as_str()));
+    let mut tables = vec![(String::new(), top), ("limits".to_owned(), limits)];
+    let greeting = greeting.into_iter();
+    tables.extend(greeting.map(|(name, table)| (format!("greeting.{name}"), table)));
     let mut fragment = Fragment::new();
-    let mut put = |table: &str, name: &'static str, value: Option<(Range<usize>, Value)>| {
-        if let Some((span, value)) = value {
+    for (table, given) in tables {
+        for (name, Given(value)) in given {
+            let (at, name) = (name.span(), name.into_inner());
+            let Some(key) = keys::of(&table).find(|key| key.name == name) else {
+                let what = format!("unknown key '{name}'");
+                return Err(complain(&at, &what, &keys::remedy(&name, unit)));
+            };
+            let span = value.as_ref().map_or(at, Spanned::span);
+            let value = typed(key, value.map(Spanned::into_inner)).map_err(|wrong| {
+                let what = format!("wrong type for '{name}': {wrong}");
+                complain(&span, &what, &format!("'{name}' takes {}", key.takes))
+            })?;
             let found = Found {
+                key,
                 value,
                 span,
                 source: Rc::clone(source),
             };
-            fragment.insert((table.to_owned(), name), found);
+            let keys = fragment.entry(table.clone()).or_default();
+            keys.insert(key.name, found);
         }
-    };
-    put("", "mode", text(file.mode));
-    put("", "message", text(file.message));
-    put("", "message_file", text(file.message_file));
-    put("", "line_ending", text(file.line_ending));
-    put("", "log_level", text(file.log_level));
-    put("", "log_peer", text(file.log_peer));
-    put("limits", "connections", number(file.limits.connections));
-    put(
-        "limits",
-        "connections_per_source",
-        number(file.limits.connections_per_source),
-    );
-    put("limits", "write_timeout", text(file.limits.write_timeout));
-    put("limits", "linger_timeout", text(file.limits.linger_timeout));
-    put("limits", "linger_bytes", number(file.limits.linger_bytes));
-    put("limits", "drain_timeout", text(file.limits.drain_timeout));
-    put("limits", "idle_timeout", text(file.limits.idle_timeout));
-    for (name, greeting) in file.greeting {
-        let table = format!("greeting.{name}");
-        put(&table, "message", text(greeting.message));
-        put(&table, "message_file", text(greeting.message_file));
-        put(&table, "line_ending", text(greeting.line_ending));
     }
     Ok(fragment)
 }
 
-/// The file as serde reads it; the fields are the keys of greeter.toml(5).
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    mode: Option<Spanned<String>>,
-    message: Option<Spanned<String>>,
-    message_file: Option<Spanned<String>>,
-    line_ending: Option<Spanned<String>>,
-    log_level: Option<Spanned<String>>,
-    log_peer: Option<Spanned<String>>,
-    #[serde(default)]
-    limits: LimitsTable,
-    #[serde(default)]
-    greeting: BTreeMap<String, GreetingTable>,
+/// A value of the type that a key takes, or what it is instead, in serde's words.
+fn typed(key: &Key, value: Option<Value>) -> Result<Value, String> {
+    let kind = match &value {
+        None => Unexpected::Other("a table or too large a number"),
+        Some(Value::String(text)) => Unexpected::Str(text),
+        Some(Value::Integer(number)) => Unexpected::Signed(*number),
+        Some(Value::Float(number)) => Unexpected::Float(*number),
+        Some(Value::Boolean(truth)) => Unexpected::Bool(*truth),
+        Some(Value::Array(_)) => Unexpected::Seq,
+        Some(Value::Datetime(_) | Value::Table(_)) => Unexpected::Map,
+    };
+    let kind = kind.to_string().replace('`', "'");
+    let value = value.filter(|value| match key.is_number() {
+        true => value.is_integer(),
+        false => value.is_str(),
+    });
+    value.ok_or(kind)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitsTable {
-    connections: Option<Spanned<i64>>,
-    connections_per_source: Option<Spanned<i64>>,
-    write_timeout: Option<Spanned<String>>,
-    linger_timeout: Option<Spanned<String>>,
-    linger_bytes: Option<Spanned<i64>>,
-    drain_timeout: Option<Spanned<String>>,
-    idle_timeout: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GreetingTable {
-    message: Option<Spanned<String>>,
-    message_file: Option<Spanned<String>>,
-    line_ending: Option<Spanned<String>>,
-}
-
-fn text(value: Option<Spanned<String>>) -> Option<(Range<usize>, Value)> {
-    value.map(|value| (value.span(), Value::Text(value.into_inner())))
-}
-
-fn number(value: Option<Spanned<i64>>) -> Option<(Range<usize>, Value)> {
-    value.map(|value| (value.span(), Value::Number(value.into_inner())))
-}
-
-/// Writes a string as TOML.
-#[must_use]
-pub fn spell(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
-}
-
-/// Writes the last part of a table's name as TOML: bare where it may be.
-#[must_use]
-pub fn spell_key(name: &str) -> String {
-    let bare = !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if bare { name.to_owned() } else { spell(name) }
-}
-
-/// Says in our words what serde and toml say in theirs.
-fn explain(text: &str, span: &Range<usize>, said: &str, unit: &str) -> (String, String) {
-    let (table, key) = place(text, span.start);
-    let meant = text.get(span.clone()).unwrap_or_default().trim();
-    if said.starts_with("unknown field") {
-        // serde quotes the field: the span may be the key or the whole pair.
-        let name = said.split('`').nth(1).unwrap_or(meant);
-        return (format!("unknown key '{name}'"), keys::remedy(name, unit));
-    }
+/// Says in our words what serde and toml say in theirs, and what to do.
+fn explain(said: &str) -> (String, &'static str) {
     if let Some(wrong) = said.strip_prefix("invalid type: ") {
-        let found = wrong
-            .split(", expected")
-            .next()
-            .unwrap_or(wrong)
-            .replace('`', "'");
-        let (what, remedy) = match keys::find(&table, &key) {
-            Some(known) => (
-                format!("wrong type for '{key}': {found}"),
-                format!("'{key}' takes {}", known.takes),
-            ),
-            None => (
-                format!("wrong type: {found}"),
-                "see greeter.toml(5) for what stands here".to_owned(),
-            ),
-        };
-        return (what, remedy);
+        let found = wrong.split(", expected").next().unwrap_or_default();
+        let what = format!("wrong type: {}", found.replace('`', "'"));
+        return (what, "see greeter.toml(5) for what stands here");
     }
     if said.starts_with("duplicate key") {
-        return (
-            "a key that stands here twice".to_owned(),
-            "remove one of the two".to_owned(),
-        );
+        let what = "a key that stands here twice".to_owned();
+        return (what, "remove one of the two");
     }
-    (
-        format!("no TOML: {}", said.trim_end_matches('.')),
-        "mend the line; strings stand in quotes".to_owned(),
-    )
+    let said = said.trim_end_matches('.').replace('\n', ", ");
+    let what = format!("no TOML: {said}");
+    (what, "mend the line; strings stand in quotes")
 }
 
-/// The table and the key at a byte of the text, as far as its lines tell.
-fn place(text: &str, at: usize) -> (String, String) {
-    let line_end = text[at.min(text.len())..]
-        .find('\n')
-        .map_or(text.len(), |n| at + n);
-    let mut table = String::new();
-    let mut key = String::new();
-    for line in text[..line_end].lines().map(str::trim) {
-        if let Some(header) = line.strip_prefix('[') {
-            table = header
-                .split(']')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
-        } else if let Some((name, _)) = line.split_once('=') {
-            key = name.trim().to_owned();
+/// A table's name as TOML: the part behind the dot is bare where it may be.
+pub fn spell_table(table: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match table.split_once('.') {
+        Some((front, name)) if name.is_empty() || !name.bytes().all(is_bare) => {
+            format!("{front}.{}", Value::from(name))
         }
-    }
-    match key.rsplit_once('.') {
-        // A dotted key: `limits.connections = 5`.
-        Some((front, name)) if table.is_empty() => (front.to_owned(), name.to_owned()),
-        _ => (table, key),
+        _ => table.to_owned(),
     }
 }
 

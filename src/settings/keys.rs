@@ -8,10 +8,11 @@ pub struct Key {
     pub table: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// What it takes, in words.
-    pub takes: &'static str,
-    /// Its default as TOML; empty where it has none.
+    /// Its default as TOML; empty where it has none. A number's is a number.
     pub default: &'static str,
+    /// What it takes, in words. Where it begins with a quoted word, the quoted
+    /// words are all that it takes.
+    pub takes: &'static str,
 }
 
 const TEXT: &str = "a string: the greeting";
@@ -22,7 +23,7 @@ const DURATION: &str = "a duration in quotes, such as \"500ms\", \"10s\" or \"2m
 macro_rules! keys {
     ($($table:literal $name:literal = $default:literal, $takes:expr;)*) => {
         /// Every key, in the order of greeter.toml(5).
-        pub const KEYS: &[Key] = &[$(Key { table: $table, name: $name, takes: $takes, default: $default }),*];
+        pub const KEYS: &[Key] = &[$(Key { table: $table, name: $name, default: $default, takes: $takes }),*];
     };
 }
 
@@ -40,72 +41,66 @@ keys! {
     "limits" "linger_bytes" = "65536", "a whole number of bytes from 0 to 1073741824";
     "limits" "drain_timeout" = "\"5s\"", DURATION;
     "limits" "idle_timeout" = "\"0s\"", "a duration in quotes, such as \"10min\", or \"0s\" for never";
+    "greeting.NAME" "line_ending" = "", ENDING;
     "greeting.NAME" "message" = "", TEXT;
     "greeting.NAME" "message_file" = "", TEXT_FILE;
-    "greeting.NAME" "line_ending" = "", ENDING;
 }
 
 /// The tables: users write their names where a key's could stand.
-const TABLES: &[&str] = &["limits", "greeting"];
+pub(super) const TABLES: [&str; 2] = ["limits", "greeting"];
 
 /// Words with which users try to say in the settings where to listen.
-const ADDRESS_WORDS: &[&str] = &[
-    "listen",
-    "listen_stream",
-    "listenstream",
-    "listen_address",
-    "address",
-    "addresses",
-    "addr",
-    "bind",
-    "bind_address",
-    "port",
-    "ports",
-    "host",
-    "interface",
-    "ip",
-    "socket",
-    "sockets",
-    "socket_path",
-];
+const ADDRESS_WORDS: &str = "listen listen_stream listenstream listen_address address addresses \
+    addr bind bind_address port ports host interface ip socket sockets socket_path";
 
-/// The key that stands in `table`.
-#[must_use]
-pub fn find(table: &str, name: &str) -> Option<&'static Key> {
-    let table = if table.starts_with("greeting.") {
-        "greeting.NAME"
-    } else {
-        table
-    };
-    KEYS.iter()
-        .find(|key| key.table == table && key.name == name)
+impl Key {
+    /// Whether it takes a number; otherwise it takes a string.
+    pub(super) fn is_number(&self) -> bool {
+        self.default.starts_with(|c: char| c.is_ascii_digit())
+    }
+
+    /// The words that it takes, if it takes only some.
+    pub(super) fn words(&self) -> impl Iterator<Item = &'static str> {
+        let lists_them = self.takes.starts_with('"');
+        let listed = if lists_them { self.takes } else { "" };
+        listed.split('"').skip(1).step_by(2)
+    }
+}
+
+/// The defaults as a settings file.
+pub(super) fn defaults() -> String {
+    let keys = KEYS.iter().filter(|key| !key.default.is_empty());
+    let lines = keys.map(|key| {
+        let dot = if key.table.is_empty() { "" } else { "." };
+        format!("{}{dot}{} = {}\n", key.table, key.name, key.default)
+    });
+    lines.collect()
+}
+
+/// The keys that can stand in `table`.
+pub(super) fn of(table: &str) -> impl Iterator<Item = &'static Key> {
+    let is_named = table.starts_with("greeting.");
+    let table = if is_named { "greeting.NAME" } else { table };
+    KEYS.iter().filter(move |key| key.table == table)
 }
 
 /// What to do about a key that is unknown where it stands. `unit` is the socket
 /// unit that the settings go with.
-#[must_use]
-pub fn remedy(name: &str, unit: &str) -> String {
-    if ADDRESS_WORDS.contains(&name.to_lowercase().replace('-', "_").as_str()) {
+pub(super) fn remedy(name: &str, unit: &str) -> String {
+    let plain = name.to_lowercase().replace('-', "_");
+    if ADDRESS_WORDS.split(' ').any(|word| word == plain) {
         return format!(
             "addresses belong to the socket unit: run 'systemctl edit {unit}' and, below '[Socket]', \
              write an empty 'ListenStream=' and then 'ListenStream=ADDRESS:PORT'"
         );
     }
-    let homes: Vec<&str> = KEYS
-        .iter()
-        .filter(|key| key.name == name)
-        .map(|key| key.table)
-        .collect();
-    if let Some(home) = homes.first() {
-        return match *home {
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return match key.table {
             "" => format!("'{name}' belongs to the top of the file, before any [table]"),
-            home => format!("'{name}' belongs to the table [{home}]"),
+            table => format!("'{name}' belongs to the table [{table}]"),
         };
     }
-    let words = KEYS
-        .iter()
-        .map(|key| key.name)
-        .chain(TABLES.iter().copied());
+    let words = KEYS.iter().map(|key| key.name).chain(TABLES);
     match nearest(name, words) {
         Some(known) => format!("did you mean '{known}'?"),
         None => "remove it, or see greeter.toml(5) for the keys that there are".to_owned(),
@@ -113,7 +108,7 @@ pub fn remedy(name: &str, unit: &str) -> String {
 }
 
 /// The word that was probably meant.
-pub fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|word| (word, strsim::jaro_winkler(&given.to_lowercase(), word)))
         .filter(|(_, likeness)| *likeness > 0.8)
@@ -124,6 +119,10 @@ pub fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn find(table: &str, name: &str) -> Option<&'static Key> {
+        of(table).find(|key| key.name == name)
+    }
 
     fn check(name: &str, part: &str) {
         let remedy = remedy(name, "greeter.socket");
@@ -148,5 +147,24 @@ mod tests {
         assert!(find("", "mode").is_some());
         assert!(find("limits", "mode").is_none());
         assert!(find("greeting.smtp", "message").is_some());
+    }
+
+    #[test]
+    fn words_are_those_in_quotes_of_a_key_that_takes_no_others() {
+        let words = |table, name| find(table, name).unwrap().words().collect::<Vec<_>>();
+        assert_eq!(words("", "mode"), ["auto", "accept", "accepted", "inet"]);
+        assert_eq!(words("greeting.smtp", "line_ending"), ["lf", "crlf", "raw"]);
+        assert!(words("limits", "write_timeout").is_empty());
+        assert!(words("", "message").is_empty());
+    }
+
+    #[test]
+    fn numbers_are_known_by_their_defaults() {
+        let numbers = KEYS.iter().filter(|key| key.is_number());
+        let names: Vec<_> = numbers.map(|key| key.name).collect();
+        assert_eq!(
+            names,
+            ["connections", "connections_per_source", "linger_bytes"]
+        );
     }
 }

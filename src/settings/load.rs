@@ -1,45 +1,21 @@
 //! Lays the files over each other and checks what comes out. Floor 5.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::fragment::{self, Found, Fragment, Value};
+use super::fragment::{self, Found, Fragment};
 use super::keys;
 use super::source::{self, Choice, Source, socket_unit};
-use super::values::{Limits, PeerDetail, Settings, Shown, Wording};
+use super::values::{Limits, PeerDetail, Settings, Wording};
 use crate::clock;
-use crate::error::{Complaint, Error, Place};
-use crate::greeting::{Fault, LineEnding, PLACEHOLDERS, Template};
+use crate::error::{Error, Place};
+use crate::greeting::{LineEnding, PLACEHOLDERS, Template};
 use crate::mode::Mode;
-
-const MODES: &[(&str, Option<Mode>)] = &[
-    ("auto", None),
-    ("accept", Some(Mode::Accept)),
-    ("accepted", Some(Mode::Accepted)),
-    ("inet", Some(Mode::Inet)),
-];
-const ENDINGS: &[(&str, LineEnding)] = &[
-    ("lf", LineEnding::Lf),
-    ("crlf", LineEnding::Crlf),
-    ("raw", LineEnding::Raw),
-];
-const LEVELS: &[(&str, LevelFilter)] = &[
-    ("error", LevelFilter::Error),
-    ("warn", LevelFilter::Warn),
-    ("info", LevelFilter::Info),
-    ("debug", LevelFilter::Debug),
-    ("trace", LevelFilter::Trace),
-];
-const DETAILS: &[(&str, PeerDetail)] = &[
-    ("full", PeerDetail::Full),
-    ("prefix", PeerDetail::Prefix),
-    ("none", PeerDetail::None),
-];
 
 /// The longest duration: a year keeps every sum of moments in range.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -58,56 +34,48 @@ pub fn load(choice: &Choice, folders: &[PathBuf]) -> Result<Settings, Error> {
 /// # Errors
 /// As [`load`].
 pub fn merge(sources: Vec<Source>, unit: &str) -> Result<Settings, Error> {
-    let mut merged = Merged::default();
-    let mut files = Vec::new();
+    let files: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
+    // The defaults are a file without a name, below all others.
+    let (path, text) = (PathBuf::new(), keys::defaults());
+    let mut merged = fragment::parse(&Rc::new(Source { path, text }), unit)?;
     for source in sources {
-        files.push(source.path.clone());
-        merged.lay(fragment::parse(&Rc::new(source), unit)?)?;
+        lay(&mut merged, fragment::parse(&Rc::new(source), unit)?)?;
     }
-    let ending = merged.choice("", "line_ending", ENDINGS)?;
-    let others = merged.wording("", ending, None)?;
-    let tables: BTreeSet<String> = merged
-        .found
-        .keys()
-        .map(|(table, _)| table.clone())
-        .collect();
+    let others = wording(&merged, "")?;
     let mut named = BTreeMap::new();
-    for table in tables {
+    for table in merged.keys() {
         if let Some(name) = table.strip_prefix("greeting.") {
-            let ending = match merged.get(&table, "line_ending") {
-                Some(_) => merged.choice(&table, "line_ending", ENDINGS)?,
-                None => ending,
-            };
-            named.insert(name.to_owned(), merged.wording(&table, ending, Some(""))?);
+            named.insert(name.to_owned(), wording(&merged, table)?);
         }
     }
-    let idle = merged.duration("idle_timeout")?;
+    let (top, limits) = (&merged[""], &merged["limits"]);
+    let idle_timeout = duration(&limits["idle_timeout"])?;
+    let (mode, asked) = (&top["mode"], word(&top["mode"])?);
+    let modes = [Mode::Accept, Mode::Accepted, Mode::Inet];
+    let level = word(&top["log_level"])?;
+    let log_peer = match word(&top["log_peer"])? {
+        "full" => PeerDetail::Full,
+        "prefix" => PeerDetail::Prefix,
+        _ => PeerDetail::None,
+    };
     Ok(Settings {
-        mode: merged.choice("", "mode", MODES)?,
-        mode_origin: merged.get("", "mode").map(|found| {
-            let place = place(found);
-            format!(
-                "{}:{}:{}",
-                found.source.path.display(),
-                place.line,
-                place.column
-            )
-        }),
-        log_level: merged.choice("", "log_level", LEVELS)?,
-        log_peer: merged.choice("", "log_peer", DETAILS)?,
+        mode: modes.into_iter().find(|known| known.name() == asked),
+        mode_origin: format!("{}:{}", mode.origin(), mode.place().column),
+        log_level: level.parse().unwrap_or(LevelFilter::Info),
+        log_peer,
         limits: Limits {
-            connections: merged.number("connections", 1..=1_000_000)?,
-            connections_per_source: merged.number("connections_per_source", 0..=1_000_000)?,
-            write_timeout: merged.duration("write_timeout")?,
-            linger_timeout: merged.duration("linger_timeout")?,
-            linger_bytes: merged.number("linger_bytes", 0..=1 << 30)?,
-            drain_timeout: merged.duration("drain_timeout")?,
-            idle_timeout: (!idle.is_zero()).then_some(idle),
+            connections: number(&limits["connections"], 1..=1_000_000)?,
+            connections_per_source: number(&limits["connections_per_source"], 0..=1_000_000)?,
+            write_timeout: duration(&limits["write_timeout"])?,
+            linger_timeout: duration(&limits["linger_timeout"])?,
+            linger_bytes: number(&limits["linger_bytes"], 0..=1 << 30)?,
+            drain_timeout: duration(&limits["drain_timeout"])?,
+            idle_timeout: Some(idle_timeout).filter(|time| !time.is_zero()),
         },
+        shown: show(&merged, &files),
         files,
         others,
         named,
-        shown: merged.show(),
     })
 }
 
@@ -117,277 +85,141 @@ pub fn merge(sources: Vec<Source>, unit: &str) -> Result<Settings, Error> {
 /// Never: a test of this file reads every default.
 #[must_use]
 pub fn defaults() -> Settings {
-    load(&Choice::Named(String::new()), &[]).expect("the defaults of our own")
+    merge(Vec::new(), "").expect("the defaults of our own")
 }
 
-/// What the files give together.
-#[derive(Default)]
-struct Merged {
-    found: Fragment,
+/// Lays one file's keys over those of the files before it. A text in either
+/// form takes the place of a text in either form.
+fn lay(merged: &mut Fragment, fragment: Fragment) -> Result<(), Error> {
+    for (table, keys) in fragment {
+        let is_text = |name: &str| name.starts_with("message");
+        let given = keys.keys().filter(|name| is_text(name)).count();
+        if given == 2 {
+            let what = "both 'message' and 'message_file' are set";
+            return Err(keys["message_file"].complain(what, "keep one of the two"));
+        }
+        let below = merged.entry(table).or_default();
+        below.retain(|name, _| given == 0 || !is_text(name));
+        below.extend(keys);
+    }
+    Ok(())
 }
 
-impl Merged {
-    /// Lays one file's keys over those of the files before it. A text in either
-    /// form takes the place of a text in either form.
-    fn lay(&mut self, fragment: Fragment) -> Result<(), Error> {
-        for ((table, name), found) in &fragment {
-            let other = match *name {
-                "message" => "message_file",
-                "message_file" => "message",
-                _ => continue,
-            };
-            if *name == "message_file" && fragment.contains_key(&(table.clone(), other)) {
-                let what = "both 'message' and 'message_file' are set".to_owned();
-                return Err(complain(found, what, "keep one of the two".to_owned()));
-            }
-            self.found.remove(&(table.clone(), other));
-        }
-        self.found.extend(fragment);
-        Ok(())
-    }
-
-    fn get(&self, table: &str, name: &'static str) -> Option<&Found> {
-        self.found.get(&(table.to_owned(), name))
-    }
-
-    /// The text of a key, or that of its default.
-    fn text(&self, table: &str, name: &'static str) -> (String, Option<&Found>) {
-        match self.get(table, name) {
-            Some(
-                found @ Found {
-                    value: Value::Text(text),
-                    ..
-                },
-            ) => (text.clone(), Some(found)),
-            _ => (default(table, name).trim_matches('"').to_owned(), None),
-        }
-    }
-
-    fn choice<T: Copy>(
-        &self,
-        table: &str,
-        name: &'static str,
-        known: &[(&str, T)],
-    ) -> Result<T, Error> {
-        let (text, found) = self.text(table, name);
-        if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
-            return Ok(*value);
-        }
-        let nearest = keys::nearest(&text, known.iter().map(|(word, _)| *word));
-        let meant = nearest.map_or(String::new(), |word| format!("did you mean \"{word}\"? "));
-        Err(refuse(table, name, found, &format!("\"{text}\""), &meant))
-    }
-
-    fn duration(&self, name: &'static str) -> Result<Duration, Error> {
-        let (text, found) = self.text("limits", name);
-        clock::parse_duration(&text)
-            .filter(|duration| *duration <= LONGEST)
-            .ok_or_else(|| refuse("limits", name, found, &format!("\"{text}\""), ""))
-    }
-
-    fn number<T: TryFrom<i64>>(
-        &self,
-        name: &'static str,
-        range: RangeInclusive<i64>,
-    ) -> Result<T, Error> {
-        let (number, found) = match self.get("limits", name) {
-            Some(
-                found @ Found {
-                    value: Value::Number(number),
-                    ..
-                },
-            ) => (*number, Some(found)),
-            _ => (default("limits", name).parse().unwrap_or_default(), None),
-        };
-        let fits = Some(number)
-            .filter(|number| range.contains(number))
-            .and_then(|number| T::try_from(number).ok());
-        fits.ok_or_else(|| refuse("limits", name, found, &number.to_string(), ""))
-    }
-
-    /// The text of a table with its line ends made; where it has none, that of
-    /// the table `fallback`.
-    fn wording(
-        &self,
-        table: &str,
-        ending: LineEnding,
-        fallback: Option<&str>,
-    ) -> Result<Wording, Error> {
-        if let Some(
-            found @ Found {
-                value: Value::Text(message),
-                ..
-            },
-        ) = self.get(table, "message")
-        {
-            let text = Template::parse(message.as_bytes(), ending).map_err(|fault| {
-                let (start, end) = within(found, message, &fault);
-                let (what, remedy) = explain(&fault);
-                found.source.complain(start, end, what, remedy)
-            })?;
-            return Ok(Wording {
-                text: Some(text),
-                ending,
-            });
-        }
-        if let Some(
-            found @ Found {
-                value: Value::Text(file),
-                ..
-            },
-        ) = self.get(table, "message_file")
-        {
-            let folder = found.source.path.parent().unwrap_or(&found.source.path);
-            let path = folder.join(file);
-            let missing = || {
-                complain(
-                    found,
-                    format!("no file '{}'", path.display()),
-                    "write it, or name another".to_owned(),
-                )
-            };
-            let bytes = source::read_bytes(&path)?.ok_or_else(missing)?;
-            let text = Template::parse(&bytes, ending).map_err(|fault| {
-                let place = Some(Place::of(&bytes, fault.start, fault.end));
-                let (what, remedy) = explain(&fault);
-                Error::Settings(Complaint {
-                    file: path.clone(),
-                    place,
-                    what,
-                    remedy,
-                })
-            })?;
-            return Ok(Wording {
-                text: Some(text),
-                ending,
-            });
-        }
-        match fallback {
-            Some(table) => self.wording(table, ending, None),
-            None => Ok(Wording { text: None, ending }),
-        }
-    }
-
-    /// Every key with its value and where it comes from.
-    fn show(&self) -> Vec<Shown> {
-        let spell = |found: &Found| match &found.value {
-            Value::Text(text) => fragment::spell(text),
-            Value::Number(number) => number.to_string(),
-        };
-        let mut shown = Vec::new();
-        for key in keys::KEYS.iter().filter(|key| key.table != "greeting.NAME") {
-            let found = self.get(key.table, key.name);
-            let value = found
-                .map(spell)
-                .or((!key.default.is_empty()).then(|| key.default.to_owned()));
-            shown.push(Shown {
-                table: key.table.to_owned(),
-                name: key.name,
-                value,
-                origin: found.map(origin),
-            });
-        }
-        for ((table, name), found) in self
-            .found
-            .iter()
-            .filter(|((table, _), _)| table.starts_with("greeting."))
-        {
-            let table = format!(
-                "greeting.{}",
-                fragment::spell_key(&table["greeting.".len()..])
-            );
-            shown.push(Shown {
-                table,
-                name,
-                value: Some(spell(found)),
-                origin: Some(origin(found)),
-            });
-        }
-        shown
-    }
+/// The word of a key that takes only some.
+fn word(found: &Found) -> Result<&str, Error> {
+    let mut words = found.key.words();
+    let word = words.find(|word| *word == found.text());
+    word.ok_or_else(|| refuse(found))
 }
 
-fn default(table: &str, name: &str) -> &'static str {
-    keys::find(table, name).map_or("", |key| key.default)
+fn duration(found: &Found) -> Result<Duration, Error> {
+    let duration = clock::parse_duration(found.text());
+    let fitting = duration.filter(|duration| *duration <= LONGEST);
+    fitting.ok_or_else(|| refuse(found))
 }
 
-fn place(found: &Found) -> Place {
-    Place::of(
-        found.source.text.as_bytes(),
-        found.span.start,
-        found.span.end,
-    )
-}
-
-/// `FILE:LINE` of a value.
-fn origin(found: &Found) -> String {
-    format!("{}:{}", found.source.path.display(), place(found).line)
-}
-
-fn complain(found: &Found, what: String, remedy: String) -> Error {
-    found
-        .source
-        .complain(found.span.start, found.span.end, what, remedy)
+fn number<T: TryFrom<i64>>(found: &Found, range: RangeInclusive<i64>) -> Result<T, Error> {
+    let number = found.value.as_integer();
+    let fitting = number.filter(|number| range.contains(number));
+    let fitting = fitting.and_then(|number| T::try_from(number).ok());
+    fitting.ok_or_else(|| refuse(found))
 }
 
 /// A value that its key does not take.
-fn refuse(table: &str, name: &str, found: Option<&Found>, given: &str, meant: &str) -> Error {
-    let takes = keys::find(table, name).map_or("something else", |key| key.takes);
-    let what = format!(
-        "{} is no value for '{name}'",
-        given.escape_debug().to_string().replace("\\\"", "\"")
-    );
-    let remedy = format!("{meant}'{name}' takes {takes}");
-    match found {
-        Some(found) => complain(found, what, remedy),
-        // Only a default of our own can be without a place, and a test reads them all.
-        None => Error::Settings(Complaint {
-            file: "(default)".into(),
-            place: None,
-            what,
-            remedy,
-        }),
-    }
+fn refuse(found: &Found) -> Error {
+    let (name, takes) = (found.key.name, found.key.takes);
+    let given = match found.value.as_str() {
+        Some(text) => format!("\"{text}\""),
+        None => found.value.to_string(),
+    };
+    let given = given.escape_debug().to_string().replace("\\\"", "\"");
+    let nearest = keys::nearest(found.text(), found.key.words());
+    let meant = nearest.map_or(String::new(), |word| format!("did you mean \"{word}\"? "));
+    let what = format!("{given} is no value for '{name}'");
+    found.complain(&what, &format!("{meant}'{name}' takes {takes}"))
 }
 
-/// Where a fault of a message stands in its file. The text in the file may be
-/// written with escapes; then the whole value is meant.
-fn within(found: &Found, message: &str, fault: &Fault) -> (usize, usize) {
-    let whole = (found.span.start, found.span.end);
-    let written = found
-        .source
-        .text
-        .get(found.span.clone())
-        .unwrap_or_default();
-    match written.find(message) {
-        Some(at) => (whole.0 + at + fault.start, whole.0 + at + fault.end),
-        None => whole,
-    }
+/// The greeting of a table. What it does not say the top says.
+fn wording(merged: &Fragment, table: &str) -> Result<Wording, Error> {
+    let (own, top) = (&merged[table], &merged[""]);
+    let ending = own.get("line_ending").unwrap_or(&top["line_ending"]);
+    let ending = match word(ending)? {
+        "crlf" => LineEnding::Crlf,
+        "raw" => LineEnding::Raw,
+        _ => LineEnding::Lf,
+    };
+    let mut tables = [own, top].into_iter();
+    let found = tables.find_map(|keys| keys.get("message").or(keys.get("message_file")));
+    let text = found.map(|found| template(found, ending)).transpose()?;
+    Ok(Wording { text, ending })
 }
 
-fn explain(fault: &Fault) -> (String, String) {
-    match &fault.name {
-        Some(name) => {
-            let known = || PLACEHOLDERS.iter().copied();
-            let remedy = match keys::nearest(name, known()) {
-                Some(near) => {
-                    format!("did you mean '{{{near}}}'? (braces of your own are '{{{{' and '}}}}')")
-                }
-                None => format!(
-                    "there are {{{}}}; braces of your own are '{{{{' and '}}}}'",
-                    known().collect::<Vec<_>>().join("} {")
-                ),
+/// The text that stands in the settings, or in the file that they name.
+fn template(found: &Found, ending: LineEnding) -> Result<Template, Error> {
+    let (text, source) = (found.text(), &found.source);
+    if found.key.name == "message" {
+        let whole = &found.span;
+        return Template::parse(text.as_bytes(), ending).map_err(|fault| {
+            let span = match source.text[whole.clone()].find(text) {
+                Some(at) => whole.start + at + fault.start..whole.start + at + fault.end,
+                // Written with escapes: the whole value is meant.
+                None => whole.clone(),
             };
-            (
-                format!("unknown placeholder '{{{}}}'", name.escape_debug()),
-                remedy,
-            )
-        }
-        None => (
-            "a brace without its partner".to_owned(),
-            "write '{{' or '}}' for a brace, or set line_ending = \"raw\"".to_owned(),
-        ),
+            complain(&source.path, source.text.as_bytes(), &span, fault.name)
+        });
     }
+    let path = source.path.with_file_name(text);
+    let bytes = source::read_bytes(&path)?.ok_or_else(|| {
+        let what = format!("no file '{}'", path.display());
+        found.complain(&what, "write it, or name another")
+    })?;
+    Template::parse(&bytes, ending)
+        .map_err(|fault| complain(&path, &bytes, &(fault.start..fault.end), fault.name))
+}
+
+/// A complaint about a greeting, of which the bytes `span` of `text` are meant:
+/// an unknown placeholder, or a brace.
+fn complain(file: &Path, text: &[u8], span: &Range<usize>, name: Option<String>) -> Error {
+    let place = Some(Place::of(text, span));
+    let Some(name) = name else {
+        let remedy = "write '{{' or '}}' for a brace, or set line_ending = \"raw\"";
+        return Error::settings(file, place, "a brace without its partner", remedy);
+    };
+    let braces = "braces of your own are '{{' and '}}'";
+    let remedy = match keys::nearest(&name, PLACEHOLDERS.iter().copied()) {
+        Some(near) => format!("did you mean '{{{near}}}'? ({braces})"),
+        None => format!("there are {{{}}}; {braces}", PLACEHOLDERS.join("} {")),
+    };
+    let what = format!("unknown placeholder '{{{}}}'", name.escape_debug());
+    Error::settings(file, place, &what, &remedy)
+}
+
+/// The settings as TOML, every key with its value and where it comes from.
+fn show(merged: &Fragment, files: &[PathBuf]) -> String {
+    let mut out = String::new();
+    for file in files {
+        out += &format!("# read: {}\n", file.display());
+    }
+    if files.is_empty() {
+        out += "# read: no file, every value is a default\n";
+    }
+    let is_named = |table: &&str| table.starts_with("greeting.");
+    let named = merged.keys().map(String::as_str).filter(is_named);
+    for table in ["", "limits"].into_iter().chain(named) {
+        if !table.is_empty() {
+            out += &format!("\n[{}]\n", fragment::spell_table(table));
+        }
+        for key in keys::of(table) {
+            match merged[table].get(key.name) {
+                Some(found) => {
+                    out += &format!("{} = {}  # {}\n", key.name, found.value, found.origin());
+                }
+                None if is_named(&table) => {}
+                None => out += &format!("#{} =  # not set\n", key.name),
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]

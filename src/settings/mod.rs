@@ -1,7 +1,7 @@
 //! The settings: found (`source`), read (`fragment`), merged and checked (`load`),
 //! in force (`values`).
 
-pub mod fragment;
+mod fragment;
 pub mod keys;
 pub mod load;
 pub mod source;

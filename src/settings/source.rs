@@ -6,18 +6,22 @@
 //! order, an empty file or a link to /dev/null masks.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Complaint, Error, Place, plain};
+use crate::error::{Error, Place, plain};
 
 /// Where system settings are looked for, the highest folder first.
 pub const SYSTEM_FOLDERS: &[&str] = &["/etc/greeter", "/run/greeter", "/usr/lib/greeter"];
 
 /// A settings file or a message file is at most this long, in bytes.
 pub const MOST_BYTES: u64 = 1024 * 1024;
+
+/// What to do about a file that cannot be read, or that is none.
+const MAKE_READABLE: &str = "make it readable for the service's user, or remove it";
+const PUT_A_FILE: &str = "put a file in its place, or remove it";
 
 /// Whose settings are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +36,9 @@ impl Choice {
     /// Reads the argument of `--config`: with a slash in it it is a file.
     #[must_use]
     pub fn new(argument: &str) -> Self {
-        if argument.contains('/') {
-            Self::File(PathBuf::from(argument))
-        } else {
-            Self::Named(argument.to_owned())
+        match argument.contains('/') {
+            true => Self::File(PathBuf::from(argument)),
+            false => Self::Named(argument.to_owned()),
         }
     }
 }
@@ -45,31 +48,25 @@ impl Choice {
 /// folder becomes known), then the system's.
 #[must_use]
 pub fn folders(directories: Option<&str>) -> Vec<PathBuf> {
-    let own = directories
-        .unwrap_or_default()
-        .split(':')
-        .filter(|path| path.starts_with('/'))
-        .map(PathBuf::from);
-    let mut folders: Vec<PathBuf> = own.collect();
-    for folder in SYSTEM_FOLDERS.iter().map(Path::new) {
-        if !folders.iter().any(|known| known == folder) {
-            folders.push(folder.to_owned());
+    let own = directories.unwrap_or_default().split(':');
+    let own = own.filter(|path| path.starts_with('/'));
+    let mut folders = Vec::new();
+    for folder in own.chain(SYSTEM_FOLDERS.iter().copied()).map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
         }
     }
     folders
 }
 
 /// The socket unit that goes with a choice of settings, for messages.
-#[must_use]
-pub fn socket_unit(choice: &Choice) -> String {
-    match choice {
-        Choice::Named(name) => format!("{name}.socket"),
-        Choice::File(file) => {
-            let name = file.file_stem().unwrap_or_default().to_string_lossy();
-            let known = matches!(&*name, "greeter-accepted" | "greeter-inet");
-            format!("{}.socket", if known { &*name } else { "greeter" })
-        }
-    }
+pub(super) fn socket_unit(choice: &Choice) -> String {
+    let mut known = ["greeter-accepted", "greeter-inet"].into_iter();
+    let name = match choice {
+        Choice::Named(name) => Some(name.as_str()),
+        Choice::File(file) => known.find(|name| file.file_stem() == Some(name.as_ref())),
+    };
+    format!("{}.socket", name.unwrap_or("greeter"))
 }
 
 /// One file that was read.
@@ -81,171 +78,94 @@ pub struct Source {
     pub text: String,
 }
 
-impl Source {
-    /// A complaint about the bytes `start..end` of this file.
-    #[must_use]
-    pub fn complain(&self, start: usize, end: usize, what: String, remedy: String) -> Error {
-        let place = Some(Place::of(self.text.as_bytes(), start, end));
-        Error::Settings(Complaint {
-            file: self.path.clone(),
-            place,
-            what,
-            remedy,
-        })
-    }
-}
-
 /// Reads the files in the order in which they are laid over each other. The
 /// highest of `folders` comes first. That there is no file is no error, unless
 /// it was named.
-///
-/// # Errors
-/// A file that is there cannot be read as text.
-pub fn read(choice: &Choice, folders: &[PathBuf]) -> Result<Vec<Source>, Error> {
-    let (mains, drop_ins): (Vec<PathBuf>, Vec<PathBuf>) = match choice {
-        Choice::File(file) => (vec![file.clone()], vec![add_suffix(file)]),
+/// Fails where a file that is there cannot be read as text.
+pub(super) fn read(choice: &Choice, folders: &[PathBuf]) -> Result<Vec<Source>, Error> {
+    let mains: Vec<PathBuf> = match choice {
+        Choice::File(file) => vec![file.clone()],
         Choice::Named(name) => {
-            let mains = folders
-                .iter()
-                .map(|folder| folder.join(format!("{name}.toml")));
-            let mains: Vec<PathBuf> = mains.collect();
-            let drop_ins = mains.iter().map(|main| add_suffix(main)).collect();
-            (mains, drop_ins)
+            let file = format!("{name}.toml");
+            folders.iter().map(|folder| folder.join(&file)).collect()
         }
     };
-    let mut sources = Vec::new();
-    for main in mains {
-        if let Some(source) = read_text(&main)? {
-            sources.push(source);
-            break;
-        }
-        if matches!(choice, Choice::File(_)) {
-            return Err(complain(
-                &main,
-                "does not exist",
-                "name a file that does, or leave '--config' out",
-            ));
-        }
+    let main = mains.iter().find_map(|main| read_text(main).transpose());
+    let mut sources = Vec::from_iter(main.transpose()?);
+    if let (Choice::File(file), []) = (choice, &sources[..]) {
+        let remedy = "name a file that does, or leave '--config' out";
+        return Err(Error::settings(file, None, "does not exist", remedy));
     }
-    for path in list(&drop_ins)?.into_values() {
+    for path in list(&mains)?.into_values() {
         // One that goes away between the listing and the reading was never meant.
         sources.extend(read_text(&path)?);
     }
     Ok(sources)
 }
 
-/// The bytes of a file, or none where it does not exist.
-///
-/// # Errors
-/// It is no regular file (a link to /dev/null counts as an empty one), is too
-/// long, or the kernel refuses.
-pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let refused = |error: &io::Error| {
-        let what = format!("cannot be read: {}", plain(error));
-        complain(
-            path,
-            &what,
-            "make it readable for the service's user, or remove it",
-        )
-    };
-    // Asked before it is opened: opening a FIFO would wait for its writer.
-    let kind = match fs::metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refused(&error)),
-    };
-    if kind.is_char_device()
-        && fs::canonicalize(path).is_ok_and(|end| end == Path::new("/dev/null"))
-    {
-        return Ok(Some(Vec::new()));
-    }
-    if !kind.is_file() {
-        return Err(complain(
-            path,
-            "is no regular file",
-            "put a file in its place, or remove it",
-        ));
-    }
+/// The bytes of a file, or none where it does not exist. Fails where it is no
+/// regular file (a link to /dev/null counts as an empty one), is too long, or the
+/// kernel refuses.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let complain = |what: &str, remedy: &str| Err(Error::settings(path, None, what, remedy));
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| refused(&error))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(complain(
-            path,
-            &format!("is longer than {MOST_BYTES} bytes"),
-            "shorten it",
-        ));
+    // Asked before it is opened: opening a FIFO would wait for its writer.
+    let is_there = fs::metadata(path).and_then(|metadata| {
+        if metadata.is_file() {
+            let file = File::open(path)?;
+            file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        }
+        let is_mask = || fs::canonicalize(path).is_ok_and(|end| end == Path::new("/dev/null"));
+        Ok(metadata.is_file() || is_mask())
+    });
+    let length = bytes.len() as u64;
+    match is_there {
+        Ok(true) if length <= MOST_BYTES => Ok(Some(bytes)),
+        Ok(true) => complain(&format!("is longer than {MOST_BYTES} bytes"), "shorten it"),
+        Ok(false) => complain("is no regular file", PUT_A_FILE),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => complain(&format!("cannot be read: {}", plain(&error)), MAKE_READABLE),
     }
-    Ok(Some(bytes))
 }
 
 fn read_text(path: &Path) -> Result<Option<Source>, Error> {
     let Some(bytes) = read_bytes(path)? else {
         return Ok(None);
     };
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(Source {
-            path: path.to_owned(),
-            text,
-        })),
-        Err(error) => {
-            let start = error.utf8_error().valid_up_to();
-            Err(Error::Settings(Complaint {
-                file: path.to_owned(),
-                place: Some(Place::of(error.as_bytes(), start, start + 1)),
-                what: "is not UTF-8, as TOML must be".to_owned(),
-                remedy: "save it as UTF-8".to_owned(),
-            }))
-        }
-    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let start = error.utf8_error().valid_up_to();
+        let place = Place::of(error.as_bytes(), &(start..start + 1));
+        let what = "is not UTF-8, as TOML must be";
+        Error::settings(path, Some(place), what, "save it as UTF-8")
+    })?;
+    let path = path.to_owned();
+    Ok(Some(Source { path, text }))
 }
 
-/// The drop-ins of all folders by name; the highest folder's wins.
-fn list(folders: &[PathBuf]) -> Result<BTreeMap<std::ffi::OsString, PathBuf>, Error> {
+/// The drop-ins beside all of `mains` by name; the highest folder's wins.
+fn list(mains: &[PathBuf]) -> Result<BTreeMap<OsString, PathBuf>, Error> {
     let mut found = BTreeMap::new();
-    for folder in folders {
-        let refused = |error: io::Error| {
-            let what = format!("cannot be read: {}", plain(&error));
-            complain(
-                folder,
-                &what,
-                "make it a folder that the service's user can read, or remove it",
-            )
-        };
-        let entries = match fs::read_dir(folder) {
+    for main in mains {
+        let mut folder = main.clone().into_os_string();
+        folder.push(".d");
+        let entries: Vec<DirEntry> = match fs::read_dir(&folder).and_then(Iterator::collect) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(refused(error)),
+            Err(error) => {
+                let what = format!("cannot be read: {}", plain(&error));
+                let remedy = "make it a folder that the service's user can read, or remove it";
+                return Err(Error::settings(folder.as_ref(), None, &what, remedy));
+            }
         };
         for entry in entries {
-            let path = entry.map_err(refused)?.path();
-            let Some(name) = path.file_name() else {
-                continue;
-            };
-            if path.extension().is_some_and(|end| end == "toml")
-                && !name.as_encoded_bytes().starts_with(b".")
-            {
-                found.entry(name.to_owned()).or_insert(path);
+            let (name, path) = (entry.file_name(), entry.path());
+            let is_hidden = name.as_encoded_bytes().starts_with(b".");
+            if path.extension().is_some_and(|end| end == "toml") && !is_hidden {
+                found.entry(name).or_insert(path);
             }
         }
     }
     Ok(found)
-}
-
-fn add_suffix(main: &Path) -> PathBuf {
-    let mut name = main.as_os_str().to_owned();
-    name.push(".d");
-    name.into()
-}
-
-fn complain(file: &Path, what: &str, remedy: &str) -> Error {
-    Error::Settings(Complaint {
-        file: file.to_owned(),
-        place: None,
-        what: what.to_owned(),
-        remedy: remedy.to_owned(),
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The settings in force: checked, nothing left open. Floor 4.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use log::LevelFilter;
 
 use crate::greeting::{LineEnding, Template};
 use crate::mode::Mode;
+
 /// How much of a client's address is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerDetail {
@@ -48,26 +48,13 @@ pub struct Wording {
     pub ending: LineEnding,
 }
 
-/// One key as `--show-config` prints it.
-#[derive(Debug)]
-pub struct Shown {
-    /// The table, as it is written in TOML; empty for the top.
-    pub table: String,
-    /// The key.
-    pub name: &'static str,
-    /// The value as TOML; none where the key is unset and has no default.
-    pub value: Option<String>,
-    /// `FILE:LINE`, or none for the default.
-    pub origin: Option<String>,
-}
-
 /// The settings in force.
 #[derive(Debug)]
 pub struct Settings {
     /// The mode that is asked for; none is `auto`.
     pub mode: Option<Mode>,
     /// Where it is asked for: `FILE:LINE:COLUMN`.
-    pub mode_origin: Option<String>,
+    pub mode_origin: String,
     /// How much is logged.
     pub log_level: LevelFilter,
     /// How much of a client's address is logged.
@@ -80,8 +67,9 @@ pub struct Settings {
     pub others: Wording,
     /// The greetings by socket name.
     pub named: BTreeMap<String, Wording>,
-    /// Every key as it is shown.
-    pub shown: Vec<Shown>,
+    /// All of them as TOML, each value with the file that set it. It can be saved
+    /// and read again.
+    pub shown: String,
 }
 
 impl Settings {
@@ -89,44 +77,10 @@ impl Settings {
     #[must_use]
     pub fn template(&self, mode: Mode, socket: &str) -> Template {
         let wording = self.named.get(socket).unwrap_or(&self.others);
-        wording.text.clone().unwrap_or_else(|| {
-            // The modes' own texts hold no brace: a test of this file holds that.
-            Template::parse(mode.default_message().as_bytes(), wording.ending)
-                .expect("a plain text")
-        })
-    }
-
-    /// The names that have a greeting of their own.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.named.keys().map(String::as_str)
-    }
-
-    /// The merged settings as TOML, each value with the file that set it. What
-    /// is printed can be saved and read again.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        let mut out = String::new();
-        for file in &self.files {
-            // Writing to a string does not fail.
-            let _ = writeln!(out, "# read: {}", file.display());
-        }
-        if self.files.is_empty() {
-            out.push_str("# read: no file, every value is a default\n");
-        }
-        let mut table = "";
-        for shown in &self.shown {
-            if shown.table != table {
-                table = &shown.table;
-                let _ = write!(out, "\n[{table}]\n");
-            }
-            let origin = shown.origin.as_deref().unwrap_or("default");
-            let name = shown.name;
-            let _ = match &shown.value {
-                Some(value) => writeln!(out, "{name} = {value}  # {origin}"),
-                None => writeln!(out, "#{name} =  # not set"),
-            };
-        }
-        out
+        // The modes' own texts hold no brace: a test of this file holds that.
+        let own = || Template::parse(mode.default_message().as_bytes(), wording.ending);
+        let text = wording.text.clone();
+        text.unwrap_or_else(|| own().expect("a plain text"))
     }
 }
 
