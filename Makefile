@@ -147,6 +147,7 @@ check: ## every test there is, the package's in a booted Debian too
 soak: ## the tests under load and faults in full size: about an hour
 	tools/install-deps deb container
 	tools/build-deb
+	tests/container/test-modes.sh soak
 	tests/container/test-load.sh soak
 	tests/container/test-faults.sh soak
 	tests/container/test-instances.sh soak
