@@ -52,6 +52,7 @@ load_end() {
 load_wait() {
 	load_status=0
 	wait "${loads[$1]}" || load_status=$?
+	rm "$machine/root/root/$1.pid"
 	grep -q '^{' "$machine/$1" || fail "the load '$1' reports nothing: $(cat "$machine/$1")"
 }
 

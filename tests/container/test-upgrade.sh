@@ -2,6 +2,7 @@
 # The package's life: an upgrade under load loses no client and keeps the
 # sockets, removing it stops everything, purging it leaves nothing.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/load.sh"
 
 boot
 
@@ -32,7 +33,6 @@ upgrade() { run apt install -y /root/packages/next.deb >"$machine/apt.log" 2>&1;
 back() { run apt install -y --allow-downgrades "/root/packages/${old##*/}" >"$machine/apt.log" 2>&1; }
 # The listening sockets themselves, by their numbers in the kernel.
 sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
-property() { run systemctl show --value --property="$1" "$2"; }
 
 check "an upgrade where nothing is enabled enables and starts nothing"
 upgrade
@@ -57,23 +57,29 @@ pid=$(property MainPID greeter.service)
 echo 'message = "This is a test"' | write /etc/greeter/greeter.toml.d/50-ours.toml
 # Clients that hold their half of the connection open for two seconds, one more
 # each third of a second, so that some are there whenever the service restarts.
-run sh -c 'for i in $(seq 15); do
+run touch /run/upgrading
+run sh -c 'clients=0
+while [ $clients -lt 15 ] || [ -e /run/upgrading ]; do
 	(sleep 2 | socat -t 10 - TCP:127.0.0.1:4000) &
+	clients=$((clients + 1))
 	sleep 0.33
-done; wait' >"$machine/held" &
+done
+wait
+echo "$clients clients"' >"$machine/held" &
 held=$!
-run greeter-load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 6 \
-	--expect 'This is a test\n' >"$machine/load.log" 2>&1 &
-load=$!
-run greeter-load 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 6 >"$machine/instances.log" 2>&1 &
-instances=$!
+load_begin load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
+load_begin instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
 sleep 1
 upgrade
-wait "$load" || fail "the load lost clients: $(cat "$machine/load.log")"
-wait "$instances" || fail "the instances lost clients: $(cat "$machine/instances.log")"
+run rm /run/upgrading
 wait "$held"
-expect 15 grep -cx 'This is a test' "$machine/held"
-expect 15 grep -c . "$machine/held"
+for load in load instances; do
+	load_end "$load"
+	expect_none_lost "$load"
+done
+clients=$(sed -n 's/ clients$//p' "$machine/held")
+expect "$clients" grep -cx 'This is a test' "$machine/held"
+expect $((clients + 1)) grep -c . "$machine/held"
 expect "$before" sockets
 expect active run systemctl is-active greeter.service
 [[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
