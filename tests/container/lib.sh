@@ -45,7 +45,9 @@ if [[ -z ${GREETER_CONTROL_GROUP-} ]]; then
 	done
 	mkdir -p "$hierarchy/$name/script"
 	finish() {
+		# Whoever is impatient and interrupts twice ends us no sooner.
 		trap - EXIT
+		trap '' INT TERM HUP
 		if [[ -n ${inner-} ]]; then
 			kill -KILL "$inner" 2>/dev/null || :
 			wait "$inner" 2>/dev/null || :
