@@ -33,6 +33,7 @@ if [[ -z ${GREETER_CONTROL_GROUP-} ]]; then
 	fi
 	# shellcheck disable=SC2086 # one word a package
 	base=$("$repository/tools/root" "${tree:-machine}" $packages)
+	[[ ${1-} != --tree ]] || { echo "$base"; exit; }
 	hierarchy=$(findmnt --noheadings --first-only --types cgroup2 --output TARGET) ||
 		{ echo >&2 "greeter: no cgroup2 file system is mounted, and systemd needs one"; exit 1; }
 	name=greeter-$$
