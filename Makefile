@@ -43,6 +43,7 @@ PROGRAM = target/release/greeter
 units = greeter.socket greeter.service \
 	greeter-accepted.socket greeter-accepted@.service \
 	greeter-inet.socket greeter-inet@.service
+systemunits = $(units) greeter-netns.service
 settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
@@ -91,14 +92,12 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 			$(INSTALL_DATA) etc/$$name $(DESTDIR)$(sysconfdir)/greeter/; \
 	done
 	@# The units name the program by its full path, which only we know.
-	set -e; for unit in $(units); do \
-		for scope in system:$(systemdsystemunitdir) user:$(systemduserunitdir); do \
-			to=$(DESTDIR)$${scope#*:}/$$unit; \
-			sed -e 's|@bindir@|$(bindir)|g' -e 's|@rootdir@|$(rootdir)|g' \
-				-e 's|@visible@|$(strip /usr $(filter-out /usr/%,$(bindir)))|g' \
-				systemd/$${scope%%:*}/$$unit >$$to; \
-			chmod 0644 $$to; \
-		done; \
+	set -e; for unit in $(systemunits:%=system/%) $(units:%=user/%); do \
+		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
+		to=$(DESTDIR)$$to/$${unit#*/}; \
+		sed -e 's|@bindir@|$(bindir)|g' -e 's|@rootdir@|$(rootdir)|g' \
+			-e 's|@visible@|$(strip /usr $(filter-out /usr/%,$(bindir)))|g' systemd/$$unit >$$to; \
+		chmod 0644 $$to; \
 	done
 	$(INSTALL_DATA) systemd/system/80-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
 	$(INSTALL_DATA) systemd/user/80-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
@@ -115,7 +114,7 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 
 uninstall: ## remove what `make install` with the same variables put there
 	rm -f $(DESTDIR)$(bindir)/greeter \
-		$(units:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
+		$(systemunits:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
 		$(units:%=$(DESTDIR)$(systemduserunitdir)/%) \
 		$(DESTDIR)$(systemdsystempresetdir)/80-greeter.preset \
 		$(DESTDIR)$(systemduserpresetdir)/80-greeter.preset \

@@ -73,11 +73,36 @@ cost() {
 	cost=$((($(cpu_of_systemd) - before) / 60))
 }
 
+# The same program and the same way to start it without a sandbox, as a measure
+# of the machine that this runs on.
+write /etc/systemd/system/greeter-bare.socket <<'END'
+[Socket]
+ListenStream=127.0.0.1:4009
+Accept=yes
+END
+write /etc/systemd/system/greeter-bare@.service <<'END'
+[Unit]
+CollectMode=inactive-or-failed
+[Service]
+Type=exec
+ExecStart=/usr/bin/greeter --config greeter-accepted
+User=greeter
+LogLevelMax=notice
+END
+run systemctl daemon-reload
+run systemctl start greeter-bare.socket
+
 check "what a client costs in CPU, systemd and the process together"
-for mode in accepted:4001 inet:4002; do
-	cost "${mode#*:}"
-	full=$cost
-	figure "${mode%:*}: $full µs with the sandbox"
-	[[ $full -lt 60000 ]] || fail "$full µs"
+declare -A lowest
+# In turns, and the lowest of each: whatever else runs only adds to it.
+for _ in {1..4}; do
+	for mode in bare:4009 accepted:4001 inet:4002; do
+		cost "${mode#*:}"
+		[[ -n ${lowest[${mode%:*}]-} && ${lowest[${mode%:*}]} -le $cost ]] || lowest[${mode%:*}]=$cost
+	done
+done
+for mode in accepted inet; do
+	figure "$mode: ${lowest[$mode]} µs with the sandbox, ${lowest[bare]} µs without one"
+	[[ $((lowest[$mode] * 10)) -lt $((lowest[bare] * 26)) ]] || fail "$mode: more than 2.6 times as much"
 done
 end_of_tests

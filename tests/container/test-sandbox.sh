@@ -77,6 +77,12 @@ for pid in "${served[@]}"; do
 		'socat -u TCP:127.0.0.1:4000 - 2>/dev/null && echo reached || echo refused'
 done
 
+check "the services for one client share an empty network, and not the machine's"
+network() { run readlink "/proc/$1/ns/net"; }
+shared=$(network "${instances[0]}")
+expect "$shared" network "${instances[1]}"
+[[ $shared != "$(network 1)" ]] || fail "they are in the machine's own"
+
 check "no privilege, now or later; every system call goes through the filter"
 for pid in "${served[@]}"; do
 	status() { run cat "/proc/$pid/status"; }
