@@ -50,7 +50,7 @@ documents = README.md CHANGELOG.md SECURITY.md
 examples = $(wildcard systemd/examples/*)
 # The places in $(rootdir) that something is mounted on. systemd would make what
 # is missing, but /usr may be read-only.
-places = dev etc/greeter proc root run sys tmp usr var/tmp
+places = dev etc/greeter home proc root run sys tmp usr var/tmp
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
