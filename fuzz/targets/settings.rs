@@ -53,7 +53,12 @@ fn assert_sound(settings: &Settings) {
             .idle_timeout
             .is_none_or(|time| !time.is_zero())
     );
-    for name in settings.named.keys().map(String::as_str).chain(["unknown", ""]) {
+    for name in settings
+        .named
+        .keys()
+        .map(String::as_str)
+        .chain(["unknown", ""])
+    {
         for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
             let _ = settings
                 .template(mode, name)
