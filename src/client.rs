@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::raw::errno::{ENOBUFS, ENOMEM};
 use crate::settings::values::Limits;
 use crate::socket::{Scratch, Stream};
 
@@ -169,11 +170,6 @@ impl Client {
         }
     }
 }
-
-/// errno(3): the same numbers on every Linux that Rust runs on.
-const ENOMEM: i32 = 12;
-/// errno(3); another number on some machines, where it then counts as "gone".
-const ENOBUFS: i32 = 105;
 
 #[cfg(test)]
 mod tests {

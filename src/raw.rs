@@ -3,6 +3,15 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+/// The numbers of errno(3), some of which differ between architectures.
+pub mod errno {
+    pub use libc::{
+        EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
+        ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOTSOCK, EOPNOTSUPP, EPERM,
+        EPROTO, ETIMEDOUT,
+    };
+}
+
 /// Asks something of the descriptor of a number that we were told, which nobody
 /// owns yet and which may not be open.
 pub fn ask<T>(number: RawFd, question: impl FnOnce(BorrowedFd<'_>) -> T) -> T {

@@ -53,7 +53,9 @@ pub fn examine(fd: BorrowedFd<'_>) -> Result<Kind, String> {
         Ok(Type::DGRAM) => return Err("is a datagram socket".to_owned()),
         Ok(Type::SEQPACKET) => return Err("is a sequential-packet socket".to_owned()),
         Ok(_) => return Err("is no stream socket".to_owned()),
-        Err(error) if error.raw_os_error() == Some(9) => return Err("is not open".to_owned()),
+        Err(error) if error.raw_os_error() == Some(raw::errno::EBADF) => {
+            return Err("is not open".to_owned());
+        }
         Err(_) => return Err("is no socket".to_owned()),
     }
     match socket.domain() {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::clock;
 use crate::greeting::{Facts, Greeting};
 use crate::mode::Mode;
+use crate::raw::errno::*;
 use crate::settings::values::Settings;
 use crate::socket::{Address, Listener, Stream};
 
@@ -99,18 +100,19 @@ impl Port {
     }
 }
 
-/// Sorts the errors of accept(2). The numbers are Linux's; the manual page says
-/// which are the network's, to be taken as if nobody had been there.
+/// Sorts the errors of accept(2). The manual page says which are the network's, to
+/// be taken as if nobody had been there; EPERM is a firewall's.
 fn sort(error: io::Error) -> Arrival {
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::WouldBlock, _) => Arrival::Nobody,
-        // ENOMEM, ENFILE, EMFILE, ENOBUFS.
-        (_, Some(12 | 23 | 24 | 105)) => Arrival::Shortage(error),
-        // EPERM (a firewall), EINTR, ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP, ENETDOWN,
-        // ENETUNREACH, ECONNABORTED, ECONNRESET, ETIMEDOUT, EHOSTDOWN, EHOSTUNREACH.
-        (_, Some(1 | 4 | 64 | 71 | 92 | 95 | 100 | 101 | 103 | 104 | 110 | 112 | 113)) => {
-            Arrival::Gone
-        }
+        (_, Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)) => Arrival::Shortage(error),
+        (
+            _,
+            Some(
+                EPERM | EINTR | ENONET | EPROTO | ENOPROTOOPT | EOPNOTSUPP | ENETDOWN | ENETUNREACH
+                | ECONNABORTED | ECONNRESET | ETIMEDOUT | EHOSTDOWN | EHOSTUNREACH,
+            ),
+        ) => Arrival::Gone,
         _ => Arrival::Broken(error),
     }
 }

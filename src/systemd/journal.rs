@@ -19,6 +19,7 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use crate::error::one_line;
 use crate::event;
+use crate::raw::errno::ENOTSOCK;
 use crate::socket;
 
 /// SYSLOG_IDENTIFIER of every line, so that `journalctl -t greeter` finds all.
@@ -27,9 +28,6 @@ const IDENTIFIER: &str = "greeter";
 /// Lines that may wait for the journal: 20 seconds of the 50 a second that are
 /// written at most.
 const QUEUE: usize = 1000;
-
-/// ENOTSOCK of errno(3).
-const NO_SOCKET: i32 = 88;
 
 /// Where lines end up.
 enum Sink {
@@ -177,7 +175,7 @@ impl Sink {
                 // A journal that takes nothing must not hold up the client's end.
                 let sent = socket::send_now(stderr.as_fd(), line.as_bytes());
                 // $JOURNAL_STREAM names what stderr is, and yet it is no journal.
-                if sent.is_err_and(|error| error.raw_os_error() == Some(NO_SOCKET)) {
+                if sent.is_err_and(|error| error.raw_os_error() == Some(ENOTSOCK)) {
                     let _ = stderr.lock().write_all(line.as_bytes());
                 }
             }
