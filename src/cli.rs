@@ -1,11 +1,8 @@
-//! The command line; the door to clap. Floor 1.
-
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::str::FromStr;
+//! The command line; the door to clap. Floor 3.
 
 use clap::Parser;
+
+use crate::socket::Place;
 
 /// Says one greeting to everybody who connects.
 ///
@@ -40,38 +37,7 @@ pub struct Cli {
 
 impl Cli {
     /// Whether the settings are only asked about and nobody is served.
-    #[must_use]
     pub fn only_asks(&self) -> bool {
         self.check || self.show_config || self.preview.is_some()
-    }
-}
-
-/// Where to listen without systemd.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// TCP.
-    Ip(SocketAddr),
-    /// A Unix socket.
-    Path(PathBuf),
-}
-
-impl FromStr for Place {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            _ if text.starts_with('/') => Ok(Self::Path(text.into())),
-            Ok(address) => Ok(Self::Ip(address)),
-            Err(_) => Err("write IP:PORT, [IPV6]:PORT or /path"),
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Path(path) => path.display().fmt(f),
-        }
     }
 }

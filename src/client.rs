@@ -6,69 +6,43 @@
 //! So write, shut down our side, then read and drop until the client's end.
 
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::poller::Poller;
 use crate::raw::errno::{ENOBUFS, ENOMEM};
 use crate::settings::values::Limits;
-use crate::socket::{Scratch, Stream};
+use crate::socket::{Scratch, Socket};
 
-/// Whom `connections_per_source` counts as one: an IPv4 address or an IPv6 /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Origin(IpAddr);
-
-impl Origin {
-    /// The origin of a client's address.
-    pub fn new(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-            v4 => v4,
-        })
-    }
-}
+/// How often the kernel is asked whether a late greeting has arrived.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A client that is being greeted or waited for.
 #[derive(Debug)]
 pub struct Client {
     /// Its socket.
-    pub stream: Stream,
-    /// Whom it counts for, where sources are counted.
-    pub origin: Option<Origin>,
+    pub socket: Socket,
+    /// How many bytes of the greeting the kernel took.
+    pub sent: usize,
+    /// None once it is out.
+    greeting: Option<Rc<[u8]>>,
     /// When its patience with us, or ours with it, ends.
-    pub deadline: Instant,
-    stage: Stage,
+    deadline: Instant,
+    /// How long its end is waited for after the greeting.
+    linger: Duration,
+    /// How many bytes of its own are still read after the greeting.
+    left: usize,
+    /// When even a greeting that did not arrive is given up.
+    given_up: Instant,
 }
-
-#[derive(Debug)]
-enum Stage {
-    Writing {
-        greeting: Rc<[u8]>,
-        sent: usize,
-    },
-    Lingering {
-        sent: usize,
-        /// How much of what it says is still read.
-        left: usize,
-        /// When even a greeting that did not arrive is given up.
-        given_up: Instant,
-    },
-}
-
-/// How often the kernel is asked whether a late greeting has arrived.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What came of going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The greeting is out, all of it; from now on its end is waited for.
     Sent,
-    /// The client takes no more for now.
-    Blocked,
-    /// The client said something, which was dropped; it may say more.
-    Spoke,
-    /// Nothing to read for now.
-    Silent,
+    /// Nothing can be done before something changes at its socket.
+    Wait,
     /// The client left before the greeting was out.
     Gone,
     /// The client is done: it may be closed without losing anything.
@@ -77,31 +51,23 @@ pub enum Step {
 
 impl Client {
     /// A client that has not been sent anything.
-    pub fn new(stream: Stream, greeting: Rc<[u8]>, now: Instant, limits: &Limits) -> Self {
+    pub fn new(socket: Socket, greeting: Rc<[u8]>, now: Instant, limits: &Limits) -> Self {
         let deadline = now + limits.write_timeout;
+        let listens = !limits.linger_timeout.is_zero();
         Self {
-            stream,
-            origin: None,
+            socket,
+            sent: 0,
+            greeting: Some(greeting),
             deadline,
-            stage: Stage::Writing { greeting, sent: 0 },
+            linger: limits.linger_timeout,
+            left: if listens { limits.linger_bytes } else { 0 },
+            given_up: deadline + limits.linger_timeout,
         }
-    }
-
-    /// A client that gets no greeting, only a clean end.
-    pub fn dismissed(stream: Stream, now: Instant, limits: &Limits) -> Self {
-        Self::new(stream, Rc::new([]), now, limits)
     }
 
     /// Whether the greeting is not out yet, or not all of it.
     pub fn is_writing(&self) -> bool {
-        matches!(self.stage, Stage::Writing { .. })
-    }
-
-    /// How many bytes of the greeting the kernel took.
-    pub fn bytes_sent(&self) -> usize {
-        match self.stage {
-            Stage::Writing { sent, .. } | Stage::Lingering { sent, .. } => sent,
-        }
+        self.greeting.is_some()
     }
 
     /// Whether its time is over. A greeting that has left us and not arrived, as
@@ -109,66 +75,69 @@ impl Client {
     /// `linger_timeout`: if the socket were closed, the kernel would answer the
     /// client's next word with a reset, and not send the greeting again.
     pub fn is_late(&mut self, now: Instant) -> bool {
-        if now < self.deadline {
+        let late = now >= self.deadline;
+        if late && !self.is_writing() && now < self.given_up && !self.socket.is_delivered() {
+            self.deadline = self.given_up.min(now + LOOK_AGAIN);
             return false;
         }
-        match self.stage {
-            Stage::Lingering { given_up, .. } if now < given_up && !self.stream.is_delivered() => {
-                self.deadline = given_up.min(now + LOOK_AGAIN);
-                false
-            }
-            _ => true,
-        }
+        late
     }
 
-    /// Does the next thing that can be done without waiting.
-    pub fn advance(&mut self, scratch: &mut Scratch, now: Instant, limits: &Limits) -> Step {
-        match &mut self.stage {
-            Stage::Writing { greeting, sent } => {
-                while *sent < greeting.len() {
-                    match self.stream.send(&greeting[*sent..]) {
-                        Ok(taken) => *sent += taken,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            return Step::Blocked;
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        // The kernel's buffers are full machine-wide: as good as a full socket.
-                        Err(error) if matches!(error.raw_os_error(), Some(ENOBUFS | ENOMEM)) => {
-                            return Step::Blocked;
-                        }
-                        Err(_) => return Step::Gone,
-                    }
-                }
-                self.stream.finish();
-                let left = if limits.linger_timeout.is_zero() {
-                    0
-                } else {
-                    limits.linger_bytes
-                };
-                self.stage = Stage::Lingering {
-                    sent: *sent,
-                    left,
-                    given_up: self.deadline + limits.linger_timeout,
-                };
-                self.deadline = now + limits.linger_timeout;
-                Step::Sent
-            }
-            Stage::Lingering { left: 0, .. } => Step::Over,
-            Stage::Lingering { left, .. } => match self.stream.drop_input(scratch, *left) {
-                Ok(0) => Step::Over,
-                Ok(taken) => {
-                    *left -= taken;
-                    Step::Spoke
-                }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => Step::Silent,
-                    io::ErrorKind::Interrupted => Step::Spoke,
-                    // A reset is an end, too.
-                    _ => Step::Over,
+    /// Does what can be done without waiting, up to the next step.
+    pub fn advance(&mut self, scratch: &mut Scratch, now: Instant) -> Step {
+        let Some(greeting) = &self.greeting else {
+            return self.hear_out(scratch);
+        };
+        while self.sent < greeting.len() {
+            match self.socket.send(&greeting[self.sent..]) {
+                Ok(taken) => self.sent += taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Wait,
+                Err(error) => match error.raw_os_error() {
+                    // The kernel's buffers are full machine-wide: as good as a full socket.
+                    Some(ENOBUFS | ENOMEM) => return Step::Wait,
+                    _ => return Step::Gone,
                 },
-            },
+            }
         }
+        self.socket.finish();
+        self.greeting = None;
+        self.deadline = now + self.linger;
+        Step::Sent
     }
+
+    /// Drops what a greeted client says.
+    fn hear_out(&mut self, scratch: &mut Scratch) -> Step {
+        while self.left > 0 {
+            match self.socket.drop_input(scratch, self.left) {
+                Ok(0) => break,
+                Ok(taken) => self.left -= taken,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Step::Wait,
+                // A reset is an end, too.
+                Err(_) => break,
+            }
+        }
+        Step::Over
+    }
+}
+
+/// Gives a client a clean end without a greeting, and waits for its own: what it
+/// gets where the settings are wrong.
+///
+/// # Errors
+/// The kernel's, where there is nothing to wait with.
+pub fn dismiss(socket: Socket, limits: &Limits) -> io::Result<()> {
+    let mut poller = Poller::new()?;
+    poller.watch(&socket, 0, false)?;
+    let mut client = Client::new(socket, Rc::new([]), Instant::now(), limits);
+    let mut scratch = Scratch::default();
+    while client.advance(&mut scratch, Instant::now()) != Step::Over {
+        let now = Instant::now();
+        if client.is_late(now) {
+            break;
+        }
+        poller.wait(Some(client.deadline.saturating_duration_since(now)))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -178,7 +147,7 @@ mod tests {
     use std::net::{SocketAddr, TcpStream};
     use std::os::unix::net::UnixStream;
 
-    use socket2::{Domain, Socket, Type};
+    use socket2::{Domain, Type};
 
     const LIMITS: Limits = Limits {
         connections: 1,
@@ -194,7 +163,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         (
             Client::new(
-                Stream::new(ours.into()),
+                Socket::new(ours.into(), false).unwrap(),
                 greeting.into(),
                 Instant::now(),
                 &LIMITS,
@@ -204,7 +173,7 @@ mod tests {
     }
 
     fn step(client: &mut Client) -> Step {
-        client.advance(&mut Scratch::default(), Instant::now(), &LIMITS)
+        client.advance(&mut Scratch::default(), Instant::now())
     }
 
     #[test]
@@ -212,8 +181,7 @@ mod tests {
         let (mut client, mut theirs) = client(b"hello\n");
         theirs.write_all(b"GET /").unwrap();
         assert_eq!(step(&mut client), Step::Sent);
-        assert_eq!(step(&mut client), Step::Spoke);
-        assert_eq!(step(&mut client), Step::Silent);
+        assert_eq!(step(&mut client), Step::Wait);
         let mut read = String::new();
         theirs.read_to_string(&mut read).unwrap();
         assert_eq!(read, "hello\n");
@@ -226,7 +194,6 @@ mod tests {
         let (mut client, mut theirs) = client(b"");
         theirs.write_all(b"0123456789").unwrap();
         assert_eq!(step(&mut client), Step::Sent);
-        assert_eq!(step(&mut client), Step::Spoke);
         assert_eq!(step(&mut client), Step::Over);
     }
 
@@ -239,7 +206,7 @@ mod tests {
             theirs.read_to_end(&mut read).map(|_| read)
         });
         let mut blocked = 0_u32;
-        while step(&mut client) == Step::Blocked {
+        while step(&mut client) == Step::Wait {
             blocked += 1;
             std::thread::yield_now();
         }
@@ -254,27 +221,18 @@ mod tests {
         assert_eq!(step(&mut client), Step::Gone);
     }
 
-    #[test]
-    fn an_ipv6_network_and_an_ipv4_address_are_one_origin_each() {
-        let origin = |text: &str| Origin::new(text.parse().unwrap());
-        assert_eq!(origin("2001:db8:1:2::3"), origin("2001:db8:1:2:ffff::"));
-        assert_ne!(origin("2001:db8:1:2::3"), origin("2001:db8:1:3::3"));
-        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
-        assert_ne!(origin("192.0.2.2"), origin("192.0.2.1"));
-    }
-
     /// A client of TCP that has no room for the whole of its greeting.
     fn full_client() -> (Client, TcpStream) {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // Taken over by the sockets that are accepted (tcp(7)).
         listener.set_send_buffer_size(1 << 20).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         listener.bind(&any.into()).unwrap();
         listener.listen(1).unwrap();
-        let theirs = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let theirs = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         theirs.set_recv_buffer_size(4096).unwrap();
         theirs.connect(&listener.local_addr().unwrap()).unwrap();
-        let ours = Stream::new(listener.accept().unwrap().0.into());
+        let ours = Socket::new(listener.accept().unwrap().0.into(), false).unwrap();
         let greeting = Rc::from(vec![b'x'; 100_000]);
         let client = Client::new(ours, greeting, Instant::now(), &LIMITS);
         (client, theirs.into())

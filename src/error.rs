@@ -44,7 +44,6 @@ impl Error {
     }
 
     /// The exit status: 78 is `EX_CONFIG` of sysexits(3), 1 everything else.
-    #[must_use]
     pub fn status(&self) -> u8 {
         match self {
             Self::Settings { .. } | Self::Unfit(_) => 78,

@@ -1,11 +1,12 @@
-//! From the text in the settings to the bytes that one client is sent. Floor 1.
+//! From the text in the settings to the bytes that one client is sent. Floor 3.
 //!
 //! Everything here is made from values: no I/O, no clock, no environment.
 
-use std::io::Write;
 use std::mem;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
+
+use crate::socket::Local;
 
 /// How lines end on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,21 +21,51 @@ pub enum LineEnding {
 
 /// What may stand between braces in a greeting, in the order of greeter.toml(5).
 pub const PLACEHOLDERS: &[&str] = &[
-    // The client's address and port.
     "peer_addr",
     "peer_port",
-    // The address and port that the client reached.
     "local_addr",
     "local_port",
-    // The host's name.
     "hostname",
-    // The moment of the greeting: RFC 3339, UTC, whole seconds.
     "time",
-    // The socket's name.
     "socket",
-    // The mode.
     "mode",
 ];
+
+/// What is known of one client, for its greeting.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The client's address and port; none for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// What it reached.
+    pub local: &'a Local,
+    /// The host's name.
+    pub hostname: String,
+    /// The moment: RFC 3339, UTC, whole seconds.
+    pub time: String,
+    /// The socket's name.
+    pub socket: &'a str,
+    /// The mode's name.
+    pub mode: &'a str,
+}
+
+impl Facts<'_> {
+    /// What stands for a placeholder. What does not exist is `-`.
+    fn value(&self, placeholder: &str) -> String {
+        let none = || "-".to_owned();
+        let ip = |end: SocketAddr| end.ip().to_string();
+        let port = |end: SocketAddr| end.port().to_string();
+        match placeholder {
+            "peer_addr" => self.peer.map_or_else(none, ip),
+            "peer_port" => self.peer.map_or_else(none, port),
+            "local_addr" => self.local.ip.map_or_else(|| self.local.text.clone(), ip),
+            "local_port" => self.local.ip.map_or_else(none, port),
+            "hostname" => self.hostname.clone(),
+            "time" => self.time.clone(),
+            "socket" => self.socket.to_owned(),
+            _ => self.mode.to_owned(),
+        }
+    }
+}
 
 /// Why a text is no template: the bytes of it that are meant.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,27 +131,21 @@ impl Template {
         Ok(template)
     }
 
-    /// Fills in what is the same for every client of one socket.
-    #[must_use]
-    pub fn settle(&self, hostname: &str, socket: &str, mode: &str) -> Greeting {
-        let mut settled = Self::default();
+    /// Whether every client of one socket is sent the same.
+    pub fn is_same(&self) -> bool {
+        let same = ["hostname", "socket", "mode"];
+        self.places.iter().all(|(_, place)| same.contains(place))
+    }
+
+    /// The bytes for one client.
+    pub fn render(&self, facts: &Facts<'_>) -> Rc<[u8]> {
+        let mut bytes = Vec::new();
         for (before, place) in &self.places {
-            settled.tail.extend_from_slice(before);
-            match *place {
-                "hostname" => settled.tail.extend_from_slice(hostname.as_bytes()),
-                "socket" => settled.tail.extend_from_slice(socket.as_bytes()),
-                "mode" => settled.tail.extend_from_slice(mode.as_bytes()),
-                place => {
-                    let before = mem::take(&mut settled.tail);
-                    settled.places.push((before, place));
-                }
-            }
+            bytes.extend_from_slice(before);
+            bytes.extend_from_slice(facts.value(place).as_bytes());
         }
-        settled.tail.extend_from_slice(&self.tail);
-        if settled.places.is_empty() {
-            return Greeting::Same(settled.tail.into());
-        }
-        Greeting::Each(settled)
+        bytes.extend_from_slice(&self.tail);
+        bytes.into()
     }
 }
 
@@ -139,74 +164,31 @@ fn placeholder(text: &[u8], start: usize) -> Result<&'static str, Fault> {
     known.copied().ok_or_else(unknown)
 }
 
-/// What one socket's clients are sent.
-#[derive(Debug, Clone)]
-pub enum Greeting {
-    /// The same bytes for everybody, rendered once.
-    Same(Rc<[u8]>),
-    /// Bytes that depend on the client.
-    Each(Template),
-}
-
-/// What is known of one client, for its greeting.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Facts<'a> {
-    /// The client's address and port; none for a Unix socket.
-    pub peer: Option<(IpAddr, u16)>,
-    /// Our address and port; none for a Unix socket.
-    pub local: Option<(IpAddr, u16)>,
-    /// The path of a Unix socket that has one.
-    pub path: Option<&'a str>,
-    /// The moment, already in RFC 3339.
-    pub time: &'a str,
-}
-
-impl Greeting {
-    /// The bytes for one client. What does not exist is `-`.
-    #[must_use]
-    pub fn render(&self, facts: &Facts<'_>) -> Rc<[u8]> {
-        let template = match self {
-            Self::Same(bytes) => return Rc::clone(bytes),
-            Self::Each(template) => template,
-        };
-        let mut bytes = Vec::new();
-        for (before, place) in &template.places {
-            bytes.extend_from_slice(before);
-            // Writing to memory does not fail.
-            let _ = match (*place, facts.peer, facts.local) {
-                ("peer_addr", Some((ip, _)), _) => write!(bytes, "{}", ip.to_canonical()),
-                ("peer_port", Some((_, port)), _) => write!(bytes, "{port}"),
-                ("local_addr", _, Some((ip, _))) => write!(bytes, "{}", ip.to_canonical()),
-                ("local_addr", _, None) => bytes.write_all(facts.path.unwrap_or("-").as_bytes()),
-                ("local_port", _, Some((_, port))) => write!(bytes, "{port}"),
-                ("time", ..) => bytes.write_all(facts.time.as_bytes()),
-                _ => bytes.write_all(b"-"),
-            };
-        }
-        bytes.extend_from_slice(&template.tail);
-        bytes.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn render(text: &str, ending: LineEnding, peer: Option<&str>, local: &Local) -> String {
+        let template = Template::parse(text.as_bytes(), ending).unwrap();
+        let bytes = template.render(&Facts {
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            local,
+            hostname: "host".to_owned(),
+            time: "2026-01-02T03:04:05Z".to_owned(),
+            socket: "smtp",
+            mode: "accept",
+        });
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     fn check(text: &str, ending: LineEnding, expected: &str) {
-        let facts = Facts {
-            peer: Some(("::ffff:192.0.2.7".parse().unwrap(), 51000)),
-            local: Some(("2001:db8::1".parse().unwrap(), 4000)),
-            path: None,
-            time: "2026-01-02T03:04:05Z",
+        let (ip, text_of_ip) = ("[2001:db8::1]:4000".parse().ok(), String::new());
+        let local = Local {
+            ip,
+            text: text_of_ip,
         };
-        let greeting = Template::parse(text.as_bytes(), ending)
-            .unwrap()
-            .settle("host", "smtp", "accept");
-        assert_eq!(
-            String::from_utf8_lossy(&greeting.render(&facts)),
-            expected,
-            "{text:?}"
-        );
+        let peer = Some("192.0.2.7:51000");
+        assert_eq!(render(text, ending, peer, &local), expected, "{text:?}");
     }
 
     #[test]
@@ -244,25 +226,19 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_a_dash() {
-        let greeting = Template::parse(
-            b"{peer_addr}{peer_port}{local_addr}{local_port}",
-            LineEnding::Lf,
-        )
-        .unwrap();
-        let greeting = greeting.settle("", "", "");
-        assert_eq!(&*greeting.render(&Facts::default()), b"----\n");
-        let facts = Facts {
-            path: Some("/run/s"),
-            ..Facts::default()
-        };
-        assert_eq!(&*greeting.render(&facts), b"--/run/s-\n");
+        let places = "{peer_addr}{peer_port}{local_addr}{local_port}";
+        for (path, expected) in [("-", "----\n"), ("/run/s", "--/run/s-\n")] {
+            let (ip, text) = (None, path.to_owned());
+            let sent = render(places, LineEnding::Lf, None, &Local { ip, text });
+            assert_eq!(sent, expected);
+        }
     }
 
     #[test]
     fn a_greeting_without_the_clients_own_facts_is_rendered_once() {
         let same = |text: &str| {
-            let template = Template::parse(text.as_bytes(), LineEnding::Lf).unwrap();
-            matches!(template.settle("", "", ""), Greeting::Same(_))
+            let template = Template::parse(text.as_bytes(), LineEnding::Lf);
+            template.unwrap().is_same()
         };
         assert!(same("plain") && same("{hostname}") && same(""));
         assert!(!same("{time}"));

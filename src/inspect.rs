@@ -1,7 +1,7 @@
 //! What can be asked without serving: the settings checked, shown, tried out. Floor 6.
 
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -12,6 +12,7 @@ use crate::greeting::Facts;
 use crate::kernel;
 use crate::mode::Mode;
 use crate::settings::values::Settings;
+use crate::socket::Local;
 
 /// Prints the answer to what the command line asks: what a client would be sent,
 /// the settings in force, or what was read.
@@ -53,15 +54,18 @@ fn render(settings: &Settings, socket: &str) -> Rc<[u8]> {
         "" => mode.socket_name(),
         named => named,
     };
-    let facts = Facts {
-        peer: Some((Ipv4Addr::new(192, 0, 2, 1).into(), 49152)),
-        local: Some((Ipv4Addr::new(192, 0, 2, 2).into(), 4000)),
-        path: None,
-        time: &clock::rfc3339(SystemTime::now()),
-    };
-    let template = settings.template(mode, socket);
-    let greeting = template.settle(&kernel::hostname(), socket, mode.name());
-    greeting.render(&facts)
+    let [peer, ip] = [([192, 0, 2, 1], 49152), ([192, 0, 2, 2], 4000)].map(SocketAddr::from);
+    settings.template(mode, socket).render(&Facts {
+        peer: Some(peer),
+        local: &Local {
+            ip: Some(ip),
+            text: ip.to_string(),
+        },
+        hostname: kernel::hostname(),
+        time: clock::rfc3339(SystemTime::now()),
+        socket,
+        mode: mode.name(),
+    })
 }
 
 fn print(bytes: &[u8]) -> Result<(), Error> {

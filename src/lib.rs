@@ -10,7 +10,6 @@ mod server;
 
 pub mod handover;
 mod inspect;
-mod instance;
 
 mod client;
 mod poller;
@@ -20,7 +19,7 @@ pub mod settings;
 pub mod systemd;
 
 pub mod greeting;
-mod socket;
+pub mod socket;
 
 mod clock;
 pub mod error;

@@ -13,7 +13,6 @@ pub enum Mode {
 
 impl Mode {
     /// The mode's name in the settings and in the journal.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
@@ -23,7 +22,6 @@ impl Mode {
     }
 
     /// What is said where the settings give no text.
-    #[must_use]
     pub const fn default_message(self) -> &'static str {
         match self {
             Self::Accept => "This is a test",
@@ -33,7 +31,6 @@ impl Mode {
     }
 
     /// The name that its sockets have where the units are as they come.
-    #[must_use]
     pub const fn socket_name(self) -> &'static str {
         match self {
             Self::Accept => "greeter",
@@ -43,7 +40,6 @@ impl Mode {
     }
 
     /// What brings this mode about, for whoever must change the units.
-    #[must_use]
     pub const fn unit_setup(self) -> &'static str {
         match self {
             Self::Accept => "Accept=no in the socket unit",

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -53,14 +53,13 @@ impl Poller {
     /// (signal-safety(7)).
     ///
     /// # Errors
-    /// The kernel gives no descriptor.
+    /// The kernel gives no descriptors.
     pub fn watch_signals(&mut self) -> io::Result<()> {
         let (ours, theirs) = socket::pair()?;
         self.watch(&ours, SIGNALS, false)?;
         let signals = [SIGHUP, SIGTERM, SIGINT];
-        self.signals = Some(SignalDelivery::with_pipe(
-            ours, theirs, SignalOnly, signals,
-        )?);
+        let delivery = SignalDelivery::with_pipe(ours, theirs, SignalOnly, signals)?;
+        self.signals = Some(delivery);
         Ok(())
     }
 
@@ -78,40 +77,33 @@ impl Poller {
         registry.register(&mut SourceFd(&fd), Token(number), interest)
     }
 
-    /// Waits until something happens or `timeout` is over (none: for ever) and
-    /// appends what happened to `wakes`.
+    /// Waits until something happens or `timeout` is over (none: for ever), and
+    /// says what happened.
     ///
     /// # Errors
     /// The kernel's, of epoll_wait(2).
-    pub fn wait(&mut self, timeout: Option<Duration>, wakes: &mut Vec<Wake>) -> io::Result<()> {
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Wake>> {
         match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
             // The socket tells of the signal in the next turn.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
+            polled => polled?,
         }
+        let mut wakes = Vec::new();
+        let told = |signal| {
+            if signal == SIGHUP {
+                Wake::Reload
+            } else {
+                Wake::Stop
+            }
+        };
         for event in &self.events {
             match (event.token().0, &mut self.signals) {
                 // Two signals of a kind before we look are one.
-                (SIGNALS, Some(signals)) => {
-                    wakes.extend(signals.pending().map(|signal| match signal {
-                        SIGHUP => Wake::Reload,
-                        _ => Wake::Stop,
-                    }));
-                }
+                (SIGNALS, Some(signals)) => wakes.extend(signals.pending().map(told)),
                 (number, _) => wakes.push(Wake::Socket(number)),
             }
         }
-        Ok(())
-    }
-
-    /// Waits for the one socket that is registered, at most until `deadline`.
-    ///
-    /// # Errors
-    /// The kernel's, of epoll_wait(2).
-    pub fn wait_until(&mut self, deadline: Instant) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.wait(Some(left), &mut Vec::new())
+        Ok(wakes)
     }
 }
 
@@ -123,21 +115,13 @@ mod tests {
     fn a_signal_and_a_socket_wake_and_silence_does_not() {
         let mut poller = Poller::new().unwrap();
         poller.watch_signals().unwrap();
-        let mut wakes = Vec::new();
-        poller.wait(Some(Duration::ZERO), &mut wakes).unwrap();
-        assert_eq!(wakes, []);
+        let patience = Some(Duration::from_secs(5));
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         signal_hook::low_level::raise(SIGHUP).unwrap();
-        poller
-            .wait(Some(Duration::from_secs(5)), &mut wakes)
-            .unwrap();
-        assert_eq!(wakes, [Wake::Reload]);
+        assert_eq!(poller.wait(patience).unwrap(), [Wake::Reload]);
         let (ours, theirs) = UnixStream::pair().unwrap();
         poller.watch(&ours, 7, false).unwrap();
         drop(theirs);
-        wakes.clear();
-        poller
-            .wait(Some(Duration::from_secs(5)), &mut wakes)
-            .unwrap();
-        assert_eq!(wakes, [Wake::Socket(7)]);
+        assert_eq!(poller.wait(patience).unwrap(), [Wake::Socket(7)]);
     }
 }

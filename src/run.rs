@@ -1,30 +1,28 @@
-//! Holds what was handed over against the settings, and serves. Floor 10.
+//! Holds what was handed over against the settings, and serves. Floor 9.
 
 use std::env;
-use std::fs;
 
 use log::LevelFilter;
 
-use crate::cli::{Cli, Place};
+use crate::cli::Cli;
+use crate::client;
 use crate::error::Error;
 use crate::event;
 use crate::handover::{self, Handover};
 use crate::inspect;
-use crate::instance;
 use crate::mode::Mode;
 use crate::server::Server;
 use crate::settings::load;
 use crate::settings::source::{self, Choice};
 use crate::settings::values::Settings;
-use crate::socket::Listener;
-use crate::systemd::activation::Socket;
+use crate::systemd::activation::Handed;
 use crate::systemd::journal;
 
 /// Does what the command line says, with the sockets that were handed over.
 ///
 /// # Errors
 /// Whatever ends greeter before its time; [`report`] tells it.
-pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> {
+pub fn run(cli: &Cli, handed: Result<Vec<Handed>, Error>) -> Result<(), Error> {
     let choice = Choice::new(&cli.config);
     let folders = source::folders(env::var("CONFIGURATION_DIRECTORY").ok().as_deref());
     let read = || load::load(&choice, &folders);
@@ -33,33 +31,38 @@ pub fn run(cli: &Cli, sockets: Result<Vec<Socket>, Error>) -> Result<(), Error> 
         return inspect::answer(cli, &read()?);
     }
     let handover = match cli.listen.as_slice() {
-        [] => handover::sort(sockets?)?,
+        [] => handover::sort(handed?)?,
         places => handover::bind(places)?,
     };
-    journal::start(matches!(handover, Handover::Listening(_)));
-    match handover {
-        Handover::Listening(listeners) => {
-            let outcome = accept(listeners, &mut || fit(read()?, Mode::Accept));
-            for place in &cli.listen {
-                // A path that we bound goes when we go; whoever removed it before
-                // did our work.
-                if let Place::Path(path) = place {
-                    let _ = fs::remove_file(path);
-                }
-            }
-            outcome
-        }
-        Handover::Client(stream, mode, name) => match read().and_then(|read| fit(read, mode)) {
-            Ok(settings) => {
-                log::set_max_level(settings.log_level);
-                instance::serve(stream, mode, &name, &settings)
-            }
-            Err(error) => {
-                instance::dismiss(stream, &load::defaults().limits);
-                Err(error)
-            }
-        },
+    let mode = handover.mode;
+    journal::start(mode == Mode::Accept);
+    let outcome = serve(handover, &mut || fit(read()?, mode));
+    for place in &cli.listen {
+        place.leave();
     }
+    outcome
+}
+
+fn serve(
+    handover: Handover,
+    read: &mut dyn FnMut() -> Result<Settings, Error>,
+) -> Result<(), Error> {
+    let lives_on = handover.mode == Mode::Accept;
+    let settings = match read() {
+        Ok(settings) => settings,
+        Err(error) => {
+            for (socket, _) in handover.sockets.into_iter().filter(|_| !lives_on) {
+                // Whatever fails here, the error that brought us here is the one to tell.
+                let _ = client::dismiss(socket, &load::defaults().limits);
+            }
+            return Err(error);
+        }
+    };
+    log::set_max_level(settings.log_level);
+    let server = Server::new(handover, settings, read)?;
+    let detached = lives_on.then(journal::detach).transpose();
+    let _detached = detached.map_err(|error| Error::os("start the journal's thread", error))?;
+    server.run()
 }
 
 /// Tells why greeter ends before its time, once; in answer to a question, as
@@ -79,18 +82,6 @@ pub fn report(error: &Error, cli: &Cli) {
         eprint!("{excerpt}");
     }
     journal::settle();
-}
-
-fn accept(
-    listeners: Vec<(Listener, String)>,
-    read: &mut dyn FnMut() -> Result<Settings, Error>,
-) -> Result<(), Error> {
-    let settings = read()?;
-    log::set_max_level(settings.log_level);
-    let server = Server::new(listeners, settings, read)?;
-    let _detached =
-        journal::detach().map_err(|error| Error::os("start the journal's thread", error))?;
-    server.run()
 }
 
 /// A mode that the settings name must be the one that the sockets have.

@@ -1,14 +1,15 @@
 //! Sockets as they are handed over, accepted, written and closed; the door to socket2. Floor 2.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::str::FromStr;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::raw;
 
@@ -22,59 +23,43 @@ const MORE: i32 = 0x8000;
 /// `MSG_TRUNC` of recv(2): TCP drops the bytes without copying them (tcp(7)).
 const TRUNC: i32 = 0x20;
 
-/// The states in which TCP has sent an end that is not acknowledged yet (RFC 9293,
-/// 3.3.2; the numbers are those of the kernel's `include/net/tcp_states.h`).
-const FIN_WAIT1: u8 = 4;
-/// See [`FIN_WAIT1`].
-const LAST_ACK: u8 = 9;
-/// See [`FIN_WAIT1`].
-const CLOSING: u8 = 11;
+/// The states in which TCP has sent an end that is not acknowledged yet: FIN-WAIT-1,
+/// LAST-ACK and CLOSING (RFC 9293, 3.3.2), as numbered in the kernel's
+/// `include/net/tcp_states.h`.
+const END_ON_ITS_WAY: [u8; 3] = [4, 9, 11];
 
-/// What a descriptor turned out to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A stream socket on which listen(2) was called.
-    Listening,
-    /// A stream socket on which it was not.
-    Connected,
-}
+/// What is said of an end without a name, as that of a Unix socket's client.
+const NOWHERE: &str = "-";
 
-/// Asks the kernel what a descriptor is.
+/// Asks the kernel what a descriptor is: whether the stream socket listens.
 ///
 /// A missing peer address is no proof that a socket listens, as a client that
 /// reset its connection has none either: `SO_ACCEPTCONN` (socket(7)) decides.
 ///
 /// # Errors
 /// Why it is nothing that can be served, to be put behind "descriptor N ".
-pub fn examine(fd: BorrowedFd<'_>) -> Result<Kind, String> {
+pub fn listens(fd: BorrowedFd<'_>) -> Result<bool, String> {
     let socket = SockRef::from(&fd);
-    match socket.r#type() {
-        Ok(Type::STREAM) => {}
-        Ok(Type::DGRAM) => return Err("is a datagram socket".to_owned()),
-        Ok(Type::SEQPACKET) => return Err("is a sequential-packet socket".to_owned()),
-        Ok(_) => return Err("is no stream socket".to_owned()),
-        Err(error) if error.raw_os_error() == Some(raw::errno::EBADF) => {
-            return Err("is not open".to_owned());
+    let why = match (socket.r#type(), socket.domain()) {
+        (Ok(Type::STREAM), Ok(Domain::IPV4 | Domain::IPV6 | Domain::UNIX)) => {
+            let failed = |error| format!("does not say whether it listens: {error}");
+            return socket.is_listener().map_err(failed);
         }
-        Err(_) => return Err("is no socket".to_owned()),
-    }
-    match socket.domain() {
-        Ok(Domain::IPV4 | Domain::IPV6 | Domain::UNIX) => {}
-        _ => return Err("is of no family that is served (IPv4, IPv6, Unix)".to_owned()),
-    }
-    match socket.is_listener() {
-        Ok(true) => Ok(Kind::Listening),
-        Ok(false) => Ok(Kind::Connected),
-        Err(error) => Err(format!("does not say whether it listens: {error}")),
-    }
+        (Ok(Type::STREAM), _) => "is of no family that is served (IPv4, IPv6, Unix)",
+        (Ok(Type::DGRAM), _) => "is a datagram socket",
+        (Ok(Type::SEQPACKET), _) => "is a sequential-packet socket",
+        (Ok(_), _) => "is no stream socket",
+        (Err(error), _) if error.raw_os_error() == Some(raw::errno::EBADF) => "is not open",
+        (Err(_), _) => "is no socket",
+    };
+    Err(why.to_owned())
 }
 
 /// Whether a descriptor is a client that came to an address. The socket pairs
 /// that sshd(8) gives its programs for stdin and stdout have none.
 pub fn is_client(fd: BorrowedFd<'_>) -> bool {
-    let local = SockRef::from(&fd).local_addr();
-    examine(fd) == Ok(Kind::Connected)
-        && local.is_ok_and(|local| Address::new(&local) != Address::Unnamed)
+    let local = Local::new(SockRef::from(&fd).local_addr());
+    listens(fd) == Ok(false) && local.text != NOWHERE
 }
 
 /// Two ends of one stream, non-blocking from birth: std's way there takes an
@@ -83,7 +68,7 @@ pub fn is_client(fd: BorrowedFd<'_>) -> bool {
 /// # Errors
 /// Those of socketpair(2).
 pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
-    let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    let (one, other) = socket2::Socket::pair(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     Ok((OwnedFd::from(one).into(), OwnedFd::from(other).into()))
 }
 
@@ -95,154 +80,122 @@ pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     SockRef::from(&fd).send_with_flags(bytes, DONTWAIT | NOSIGNAL)
 }
 
-/// One end of a connection, as far as it has a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// TCP. IPv4-mapped IPv6 addresses are made IPv4.
-    Ip(SocketAddr),
-    /// A Unix socket bound to a path.
-    Path(String),
-    /// A Unix socket without one.
-    Unnamed,
+/// Where to listen without systemd, as the command line names it: `IP:PORT` or `/path`.
+#[derive(Debug, Clone)]
+pub struct Place {
+    text: String,
+    address: SockAddr,
 }
 
-impl Address {
-    fn new(address: &SockAddr) -> Self {
-        match address.as_socket() {
-            Some(ip) => Self::Ip(SocketAddr::new(ip.ip().to_canonical(), ip.port())),
-            None => match address.as_pathname() {
-                Some(path) => Self::Path(path.to_string_lossy().into_owned()),
-                None => Self::Unnamed,
-            },
-        }
-    }
-
-    /// The address and port, of TCP.
-    pub fn ip(&self) -> Option<(IpAddr, u16)> {
-        match self {
-            Self::Ip(ip) => Some((ip.ip(), ip.port())),
-            _ => None,
-        }
-    }
-
-    /// The path, of a Unix socket.
-    pub fn path(&self) -> Option<&str> {
-        match self {
-            Self::Path(path) => Some(path),
-            _ => None,
+impl Place {
+    /// Removes the path that was bound. Whoever removed it before did our work.
+    pub fn leave(&self) {
+        if self.text.starts_with('/') {
+            let _ = fs::remove_file(&self.text);
         }
     }
 }
 
-impl fmt::Display for Address {
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = match text.parse::<SocketAddr>() {
+            Ok(ip) => ip.into(),
+            Err(_) if text.starts_with('/') => SockAddr::unix(text).map_err(|e| e.to_string())?,
+            Err(_) => return Err("write IP:PORT, [IPV6]:PORT or /path".to_owned()),
+        };
+        let text = text.to_owned();
+        Ok(Self { text, address })
+    }
+}
+
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(ip) => ip.fmt(f),
-            Self::Path(path) => f.write_str(path),
-            Self::Unnamed => f.write_str("-"),
-        }
+        f.write_str(&self.text)
     }
 }
 
-/// A listening socket, non-blocking.
-#[derive(Debug)]
-pub struct Listener {
-    socket: Socket,
-    local: Address,
+/// Our end of a connection, or where a socket listens.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// The address and port, of TCP.
+    pub ip: Option<SocketAddr>,
+    /// The same in words, or a Unix socket's path; `-` where there is neither.
+    pub text: String,
 }
 
-impl Listener {
-    /// Takes a socket that [`examine`] found listening.
+impl Local {
+    fn new(address: io::Result<SockAddr>) -> Self {
+        let address = address.ok();
+        let ip = address.as_ref().and_then(ip);
+        let path = || Some(address.as_ref()?.as_pathname()?.display().to_string());
+        let text = ip.map(|ip| ip.to_string()).or_else(path);
+        let text = text.unwrap_or_else(|| NOWHERE.to_owned());
+        Self { ip, text }
+    }
+}
+
+/// The address and port, of TCP. An IPv4-mapped IPv6 address is made IPv4.
+fn ip(address: &SockAddr) -> Option<SocketAddr> {
+    let ip = address.as_socket()?;
+    Some(SocketAddr::new(ip.ip().to_canonical(), ip.port()))
+}
+
+/// A stream socket, listening or connected. What is done to it does not wait.
+#[derive(Debug)]
+pub struct Socket(socket2::Socket);
+
+impl Socket {
+    /// Takes a socket of which [`listens`] told. One that listens is made
+    /// non-blocking, and must be, as its queue can be empty all the same.
     ///
     /// # Errors
-    /// The kernel refuses to make it non-blocking.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let socket = Socket::from(fd);
-        socket.set_nonblocking(true)?;
-        let local = socket
-            .local_addr()
-            .map_or(Address::Unnamed, |address| Address::new(&address));
-        Ok(Self { socket, local })
+    /// Those of fcntl(2).
+    pub fn new(fd: OwnedFd, listens: bool) -> io::Result<Self> {
+        let socket = socket2::Socket::from(fd);
+        if listens {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self(socket))
     }
 
-    /// Binds and listens on an IP address and port. An IPv6 address serves IPv6
-    /// alone, so that `0.0.0.0` and `[::]` go together.
+    /// Binds and listens. An IPv6 address serves IPv6 alone, so that `0.0.0.0` and
+    /// `[::]` go together; a path must not exist.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn bind_ip(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    pub fn listen(Place { address, .. }: &Place) -> io::Result<Self> {
+        let socket = socket2::Socket::new(address.domain(), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.bind(&address.into())?;
+        socket.bind(address)?;
         socket.listen(4096)?;
-        Self::new(socket.into())
+        Self::new(socket.into(), true)
     }
 
-    /// Binds and listens on a path, which must not exist.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn bind_path(path: &Path) -> io::Result<Self> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        socket.listen(4096)?;
-        Self::new(socket.into())
-    }
-
-    /// The next client and its address; `WouldBlock` where nobody waits.
+    /// The next client and, of TCP, its address; `WouldBlock` where nobody waits.
     ///
     /// # Errors
     /// Those of accept(2).
-    pub fn accept(&self) -> io::Result<(Stream, Address)> {
-        let (socket, address) = self.socket.accept()?;
-        Ok((Stream(socket), Address::new(&address)))
+    pub fn accept(&self) -> io::Result<(Self, Option<SocketAddr>)> {
+        let (socket, address) = self.0.accept()?;
+        Ok((Self(socket), ip(&address)))
     }
 
-    /// Where it listens.
-    pub fn local(&self) -> &Address {
-        &self.local
+    /// The other end's address, of TCP and while there is one.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer_addr().ok().as_ref().and_then(ip)
     }
 
-    /// Whether a client's own socket must be asked which address it reached.
-    pub fn is_wildcard(&self) -> bool {
-        self.local.ip().is_some_and(|(ip, _)| ip.is_unspecified())
-    }
-}
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-}
-
-/// A connected socket. No call on it blocks.
-#[derive(Debug)]
-pub struct Stream(Socket);
-
-impl Stream {
-    /// Takes a socket that [`examine`] found connected.
-    pub fn new(fd: OwnedFd) -> Self {
-        Self(Socket::from(fd))
+    /// Where it listens, or what its client reached.
+    pub fn local(&self) -> Local {
+        Local::new(self.0.local_addr())
     }
 
-    /// The other end's address, while there is one.
-    pub fn peer(&self) -> Address {
-        self.0
-            .peer_addr()
-            .map_or(Address::Unnamed, |address| Address::new(&address))
-    }
-
-    /// The address that the client reached.
-    pub fn local(&self) -> Address {
-        self.0
-            .local_addr()
-            .map_or(Address::Unnamed, |address| Address::new(&address))
-    }
-
-    /// Hands bytes to the kernel and says how many it took. [`Stream::finish`]
+    /// Hands bytes to the kernel and says how many it took. [`Socket::finish`]
     /// must follow the last of them: until then they may be held back.
     ///
     /// # Errors
@@ -258,12 +211,11 @@ impl Stream {
     }
 
     /// Whether the other end's kernel has all that was sent, and the end of it,
-    /// which [`Stream::finish`] sent: a close loses nothing any more. On a Unix
+    /// which [`Socket::finish`] sent: a close loses nothing any more. On a Unix
     /// socket that is so at once.
     pub fn is_delivered(&self) -> bool {
-        let waits_for_the_ends_receipt = [FIN_WAIT1, LAST_ACK, CLOSING];
-        raw::tcp_state(self.0.as_fd())
-            .is_none_or(|state| !waits_for_the_ends_receipt.contains(&state))
+        let state = raw::tcp_state(self.0.as_fd());
+        state.is_none_or(|state| !END_ON_ITS_WAY.contains(&state))
     }
 
     /// Reads at most `most` bytes, and at most `scratch` holds, only to drop
@@ -273,20 +225,14 @@ impl Stream {
     /// Those of recv(2).
     pub fn drop_input(&self, scratch: &mut Scratch, most: usize) -> io::Result<usize> {
         let most = most.min(scratch.0.len());
-        self.0
-            .recv_with_flags(&mut scratch.0[..most], DONTWAIT | TRUNC)
+        let room = &mut scratch.0[..most];
+        self.0.recv_with_flags(room, DONTWAIT | TRUNC)
     }
 }
 
-impl AsRawFd for Stream {
+impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
@@ -309,29 +255,27 @@ mod tests {
 
     #[test]
     fn the_kernel_says_what_a_descriptor_is() {
+        let no = |why: &str| Err(why.to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(examine(listener.as_fd()), Ok(Kind::Listening));
+        assert_eq!(listens(listener.as_fd()), Ok(true));
         let (stream, _other) = UnixStream::pair().unwrap();
-        assert_eq!(examine(stream.as_fd()), Ok(Kind::Connected));
+        assert_eq!(listens(stream.as_fd()), Ok(false));
         let datagram = UnixDatagram::unbound().unwrap();
-        assert_eq!(
-            examine(datagram.as_fd()),
-            Err("is a datagram socket".to_owned())
-        );
-        let file = std::fs::File::open("/dev/null").unwrap();
-        assert_eq!(examine(file.as_fd()), Err("is no socket".to_owned()));
+        assert_eq!(listens(datagram.as_fd()), no("is a datagram socket"));
+        let file = fs::File::open("/dev/null").unwrap();
+        assert_eq!(listens(file.as_fd()), no("is no socket"));
     }
 
     #[test]
     fn mapped_addresses_are_shown_as_ipv4() {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();
-        assert_eq!(Address::new(&mapped.into()).to_string(), "192.0.2.1:80");
+        assert_eq!(Local::new(Ok(mapped.into())).text, "192.0.2.1:80");
     }
 
     #[test]
     fn input_is_dropped_and_counted() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (ours, theirs) = (Stream::new(ours.into()), Stream::new(theirs.into()));
+        let [ours, theirs] = [ours, theirs].map(|end| Socket::new(end.into(), false).unwrap());
         let mut scratch = Scratch::default();
         let empty = ours.drop_input(&mut scratch, 10).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);

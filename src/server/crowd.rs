@@ -1,4 +1,4 @@
-//! The clients that are connected: greeted, waited for, closed. Floor 8.
+//! The clients that are connected: greeted, waited for, closed. Floor 7.
 //!
 //! After its greeting a client is left alone for a moment and then looked at
 //! once: almost all are gone by then and were never registered with epoll, which
@@ -7,156 +7,181 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::desk::{Desk, Guest};
-use crate::client::{Client, Origin, Step};
+use super::port::Port;
+use crate::client::{Client, Step};
+use crate::event;
+use crate::mode::Mode;
 use crate::poller::Poller;
-use crate::socket::{Address, Scratch, Stream};
-use crate::tally::Outcome;
+use crate::settings::values::Settings;
+use crate::socket::Scratch;
+use crate::tally::{Peer, Tally};
 
-/// Deadlines are looked at this often at most.
-const DEADLINE_TICK: Duration = Duration::from_millis(100);
+/// How long a client is left alone after its greeting, at least.
+const GRACE: Duration = Duration::from_millis(5);
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(100);
 
-/// How long a client is left alone after its greeting.
-const GRACE: Duration = Duration::from_millis(10);
-/// Once it is time for one, it is for all who were greeted so long ago: one turn
-/// for many costs less than a turn for each.
-const GRACE_IN_COMPANY: Duration = Duration::from_millis(5);
-
-/// Everybody who is connected.
-#[derive(Debug, Default)]
+/// The sockets, the settings, and everybody who is connected.
 pub struct Crowd {
-    guests: Slab<Entry>,
+    /// Where clients come from.
+    pub ports: Vec<Port>,
+    /// The settings in force.
+    pub settings: Settings,
+    /// The counts.
+    pub tally: Tally,
+    /// Tells of ports by their place in the list, and of guests by theirs behind it.
+    pub poller: Poller,
+    guests: Slab<Guest>,
     /// Who was greeted, when, and has not been looked at; the oldest first.
     fresh: VecDeque<(Instant, usize)>,
-    origins: HashMap<Origin, u32>,
+    /// How many there are of each origin, where that is limited.
+    origins: HashMap<IpAddr, u32>,
     scratch: Scratch,
-    deadlines_due: Option<Instant>,
-    left: bool,
+    /// When the deadlines were looked at.
+    looked: Instant,
 }
 
+/// A client with what its line in the journal needs.
 #[derive(Debug)]
-struct Entry {
-    guest: Guest,
+struct Guest {
+    client: Client,
+    /// Which of the ports it came to.
+    port: usize,
+    peer: Option<SocketAddr>,
+    origin: Option<IpAddr>,
+    /// When it was accepted.
+    begun: Instant,
     /// Registered with epoll.
     watched: bool,
 }
 
+/// How it ended for a client: GREETER_RESULT.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// The kernel took all of the greeting.
+    Sent,
+    /// The client left before that.
+    Gone,
+    /// The client did not take it within `write_timeout`.
+    Timeout,
+    /// The client's source holds all the connections that it may.
+    Refused,
+}
+
 impl Crowd {
+    /// Nobody yet.
+    ///
+    /// # Errors
+    /// The kernel gives no descriptors.
+    pub fn new(ports: Vec<Port>, settings: Settings, now: Instant) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        for (number, port) in ports.iter().enumerate() {
+            if let (Some(socket), Mode::Accept) = (&port.socket, port.mode) {
+                poller.watch(socket, number, false)?;
+            }
+        }
+        let mut crowd = Self {
+            ports,
+            settings,
+            tally: Tally::new(now),
+            poller,
+            guests: Slab::new(),
+            fresh: VecDeque::new(),
+            origins: HashMap::new(),
+            scratch: Scratch::default(),
+            looked: now,
+        };
+        crowd.agree();
+        Ok(crowd)
+    }
+
+    /// Puts the settings in force, for new clients.
+    pub fn agree(&mut self) {
+        for port in &mut self.ports {
+            port.settle(&self.settings);
+        }
+    }
+
+    /// Whether somebody may be waiting to be accepted.
+    pub fn may_bring(&self) -> bool {
+        self.ports.iter().any(|port| port.ready)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.guests.len()
     }
 
-    /// Whether there is nobody.
-    pub fn is_empty(&self) -> bool {
-        self.guests.is_empty()
-    }
-
     /// How many have not taken their greeting yet.
     pub fn ungreeted(&self) -> usize {
-        self.guests
-            .iter()
-            .filter(|(_, entry)| entry.guest.client.is_writing())
+        let guests = self.guests.iter();
+        guests
+            .filter(|(_, guest)| guest.client.is_writing())
             .count()
     }
 
-    /// When [`Crowd::settle`] has something to do.
-    pub fn settle_due(&self) -> Option<Instant> {
-        self.fresh.front().map(|(greeted, _)| *greeted + GRACE)
+    /// When to look at somebody again, at the latest.
+    pub fn patience(&self) -> Option<Duration> {
+        match (self.guests.is_empty(), self.fresh.is_empty()) {
+            (true, _) => None,
+            (_, false) => Some(2 * GRACE),
+            _ => Some(TICK),
+        }
     }
 
-    /// When [`Crowd::close_late`] has something to look at.
-    pub fn deadlines_due(&self) -> Option<Instant> {
-        self.deadlines_due
-    }
-
-    /// Whether anybody left since this was asked last.
-    pub fn somebody_left(&mut self) -> bool {
-        std::mem::take(&mut self.left)
-    }
-
-    /// Greets a client: for almost all of them this is the only write.
+    /// Takes the next client of a port, if there is one, and greets it: for almost
+    /// all of them this is the only write. Whether there was one.
     ///
     /// # Errors
-    /// epoll cannot watch a client that does not take its greeting at once; the
-    /// client is closed.
-    pub fn greet(
-        &mut self,
-        (stream, peer): (Stream, Address),
-        port: usize,
-        desk: &mut Desk,
-        poller: &Poller,
-        now: Instant,
-    ) -> io::Result<()> {
-        let limits = &desk.settings.limits;
-        let counted = peer.ip().filter(|_| limits.connections_per_source > 0);
-        let origin = counted.map(|(address, _)| Origin::new(address));
-        let held = origin.map_or(0, |origin| {
-            self.origins.get(&origin).copied().unwrap_or_default()
-        });
-        let refused = origin.is_some() && held >= limits.connections_per_source;
-        let mut client = if refused {
-            Client::dismissed(stream, now, limits)
-        } else {
-            let greeting = desk.ports[port].greeting(&stream, &peer);
-            Client::new(stream, greeting, now, limits)
+    /// Those of [`Port::accept`], or epoll cannot watch a client that does not take
+    /// its greeting at once; the client is closed.
+    pub fn accept(&mut self, port: usize, now: Instant) -> io::Result<bool> {
+        let Some((socket, peer)) = self.ports[port].accept()? else {
+            return Ok(false);
         };
-        let step = client.advance(&mut self.scratch, now, limits);
-        if refused {
-            // One read, so that what it said already does not make its end a reset.
-            client.advance(&mut self.scratch, now, limits);
-        }
-        let guest = Guest {
-            client,
+        let most = self.settings.limits.connections_per_source;
+        let origin = peer.filter(|_| most > 0).map(|peer| origin(peer.ip()));
+        let held = origin.map_or(0, |origin| {
+            let held = self.origins.entry(origin).or_default();
+            *held += 1;
+            *held
+        });
+        let greeting = self.ports[port].greeting(&socket, peer);
+        let key = self.guests.insert(Guest {
+            client: Client::new(socket, greeting, now, &self.settings.limits),
             port,
             peer,
+            origin,
             begun: now,
-        };
-        match step {
-            _ if refused => desk.report(&guest, Outcome::Refused),
-            Step::Gone => desk.report(&guest, Outcome::Gone),
-            Step::Sent => {
-                desk.report(&guest, Outcome::Sent);
-                let key = self.insert(guest, origin);
-                self.fresh.push_back((now, key));
-            }
-            _ => {
-                let key = self.insert(guest, origin);
-                return self.watch(key, poller, desk.ports.len());
-            }
+            watched: false,
+        });
+        if held > most {
+            let socket = &self.guests[key].client.socket;
+            socket.finish();
+            // One read, so that what it said already does not make its end a reset.
+            let _ = socket.drop_input(&mut self.scratch, usize::MAX);
+            self.report(key, Outcome::Refused);
+            self.close(key);
+            return Ok(true);
         }
-        Ok(())
+        match self.advance(key, now) {
+            Step::Sent => self.fresh.push_back((now, key)),
+            Step::Wait => self.watch(key)?,
+            Step::Gone | Step::Over => {}
+        }
+        Ok(true)
     }
 
     /// Goes on with a client of which epoll told.
-    pub fn wake(&mut self, key: usize, desk: &mut Desk, now: Instant) {
+    pub fn wake(&mut self, key: usize, now: Instant) {
         // One that ended earlier in this turn can still be named here.
-        let Some(Entry { guest, .. }) = self.guests.get_mut(key) else {
-            return;
-        };
-        if !guest.client.is_writing() {
-            self.hear_out(key, desk, now);
-            return;
-        }
-        match guest
-            .client
-            .advance(&mut self.scratch, now, &desk.settings.limits)
-        {
-            Step::Sent => {
-                desk.report(guest, Outcome::Sent);
-                let deadline = guest.client.deadline;
-                self.expect(deadline);
-                self.hear_out(key, desk, now);
-            }
-            Step::Gone => {
-                desk.report(guest, Outcome::Gone);
-                self.close(key);
-            }
-            _ => {}
+        if self.guests.contains(key) && self.advance(key, now) == Step::Sent {
+            self.advance(key, now);
         }
     }
 
@@ -166,114 +191,137 @@ impl Crowd {
     ///
     /// # Errors
     /// epoll cannot watch a client; it is closed.
-    pub fn settle(
-        &mut self,
-        desk: &Desk,
-        poller: &Poller,
-        now: Instant,
-        all: bool,
-    ) -> io::Result<()> {
-        if !all && self.settle_due().is_none_or(|due| now < due) {
-            return Ok(());
-        }
+    pub fn settle(&mut self, now: Instant, all: bool) -> io::Result<()> {
         while let Some((greeted, key)) = self.fresh.front().copied() {
-            if !all && now.duration_since(greeted) < GRACE_IN_COMPANY {
+            if !all && now.duration_since(greeted) < GRACE {
                 break;
             }
             self.fresh.pop_front();
             // A deadline may have closed it, and its key have gone to somebody else.
-            let waits = self.guests.get(key).is_some_and(|entry| !entry.watched);
-            if waits && !self.hear_out(key, desk, now) {
-                self.watch(key, poller, desk.ports.len())?;
+            let waits = self.guests.get(key).is_some_and(|guest| !guest.watched);
+            if waits && self.advance(key, now) == Step::Wait {
+                self.watch(key)?;
             }
         }
         Ok(())
     }
 
-    /// Drops what a greeted client said, and closes it at its end: then true.
-    fn hear_out(&mut self, key: usize, desk: &Desk, now: Instant) -> bool {
-        let Some(Entry { guest, .. }) = self.guests.get_mut(key) else {
-            return true;
-        };
-        let limits = &desk.settings.limits;
-        loop {
-            match guest.client.advance(&mut self.scratch, now, limits) {
-                Step::Over => break,
-                Step::Spoke => {}
-                _ => return false,
-            }
-        }
-        self.close(key);
-        true
-    }
-
     /// Closes whoever is past its deadline.
-    pub fn close_late(&mut self, desk: &mut Desk, now: Instant) {
-        if self.deadlines_due.is_none_or(|due| now < due) {
+    pub fn close_late(&mut self, now: Instant) {
+        if now.duration_since(self.looked) < TICK {
             return;
         }
-        let late: Vec<usize> = self
-            .guests
-            .iter_mut()
-            .filter_map(|(key, entry)| entry.guest.client.is_late(now).then_some(key))
-            .collect();
-        for key in late {
-            if let Some(Entry { guest, .. }) = self.close(key) {
-                if guest.client.is_writing() {
-                    desk.report(&guest, Outcome::Timeout);
-                }
+        self.looked = now;
+        let guests = self.guests.iter_mut();
+        let late = guests.filter_map(|(key, guest)| guest.client.is_late(now).then_some(key));
+        for key in late.collect::<Vec<_>>() {
+            if self.guests[key].client.is_writing() {
+                self.report(key, Outcome::Timeout);
             }
+            self.close(key);
         }
-        let next = self
-            .guests
-            .iter()
-            .map(|(_, entry)| entry.guest.client.deadline)
-            .min();
-        self.deadlines_due = next.map(|next| next.max(now + DEADLINE_TICK));
     }
 
-    fn insert(&mut self, mut guest: Guest, origin: Option<Origin>) -> usize {
-        guest.client.origin = origin;
-        if let Some(origin) = origin {
-            *self.origins.entry(origin).or_default() += 1;
-        }
-        self.expect(guest.client.deadline);
-        self.guests.insert(Entry {
-            guest,
-            watched: false,
-        })
-    }
-
-    fn close(&mut self, key: usize) -> Option<Entry> {
-        let entry = self.guests.try_remove(key)?;
-        self.left = true;
-        if let Some(origin) = entry.guest.client.origin {
-            if let Some(count) = self.origins.get_mut(&origin) {
-                *count -= 1;
-                if *count == 0 {
-                    self.origins.remove(&origin);
-                }
+    /// Takes a client to its next step; one that has made its last is closed.
+    fn advance(&mut self, key: usize, now: Instant) -> Step {
+        let step = self.guests[key].client.advance(&mut self.scratch, now);
+        match step {
+            Step::Wait => {}
+            Step::Sent => self.report(key, Outcome::Sent),
+            Step::Gone => {
+                self.report(key, Outcome::Gone);
+                self.close(key);
             }
+            Step::Over => self.close(key),
         }
-        Some(entry)
+        step
     }
 
-    fn watch(&mut self, key: usize, poller: &Poller, offset: usize) -> io::Result<()> {
-        let Some(entry) = self.guests.get_mut(key) else {
-            return Ok(());
-        };
-        entry.watched = true;
-        let client = &entry.guest.client;
-        let watched = poller.watch(&client.stream, offset + key, client.is_writing());
+    fn watch(&mut self, key: usize) -> io::Result<()> {
+        let (guest, number) = (&mut self.guests[key], self.ports.len() + key);
+        guest.watched = true;
+        let client = &guest.client;
+        let watched = self
+            .poller
+            .watch(&client.socket, number, client.is_writing());
         if watched.is_err() {
             self.close(key);
         }
         watched
     }
 
-    fn expect(&mut self, deadline: Instant) {
-        if self.deadlines_due.is_none_or(|due| deadline < due) {
-            self.deadlines_due = Some(deadline);
+    fn close(&mut self, key: usize) {
+        let guest = self.guests.remove(key);
+        if let Some(origin) = guest.origin {
+            let held = self.origins.entry(origin).or_default();
+            *held -= 1;
+            if *held == 0 {
+                self.origins.remove(&origin);
+            }
         }
+    }
+
+    /// Counts a client, and writes its line if it may have one.
+    fn report(&mut self, key: usize, outcome: Outcome) {
+        let guest = &self.guests[key];
+        if matches!(outcome, Outcome::Sent) {
+            self.tally.count(guest.peer);
+        }
+        if !self.tally.may_log() {
+            return;
+        }
+        let (port, bytes) = (&self.ports[guest.port], guest.client.sent);
+        let (socket, peer) = (&port.name, Peer::new(guest.peer, self.settings.log_peer));
+        let (result, text) = match outcome {
+            Outcome::Sent => (
+                "sent",
+                format!("greeted {peer} on '{socket}', {bytes} bytes"),
+            ),
+            Outcome::Gone => (
+                "gone",
+                format!("{peer} left '{socket}' before it was greeted"),
+            ),
+            Outcome::Timeout => (
+                "timeout",
+                format!("{peer} on '{socket}' did not take its greeting in time"),
+            ),
+            Outcome::Refused => (
+                "refused",
+                format!("refused {peer} on '{socket}': too many connections of this source"),
+            ),
+        };
+        log::info!(
+            MESSAGE_ID = event::GREETED,
+            GREETER_MODE = port.mode.name(),
+            GREETER_SOCKET = socket,
+            GREETER_PEER = peer.address,
+            GREETER_PEER_PORT = peer.port,
+            GREETER_LOCAL = port.reached(&guest.client.socket).text,
+            GREETER_BYTES = bytes,
+            GREETER_DURATION_USEC = guest.begun.elapsed().as_micros(),
+            GREETER_RESULT = result;
+            "{text}"
+        );
+    }
+}
+
+/// Whom `connections_per_source` counts as one: an IPv4 address or an IPv6 /64.
+fn origin(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_and_an_ipv4_address_are_one_origin_each() {
+        let origin = |text: &str| origin(text.parse().unwrap());
+        assert_eq!(origin("2001:db8:1:2::3"), origin("2001:db8:1:2:ffff::"));
+        assert_ne!(origin("2001:db8:1:2::3"), origin("2001:db8:1:3::3"));
+        assert_ne!(origin("192.0.2.2"), origin("192.0.2.1"));
     }
 }

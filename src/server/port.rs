@@ -1,120 +1,142 @@
-//! A listening socket with its greeting, and how it can fail to bring a client. Floor 6.
+//! A socket with its greeting, and how it can fail to bring a client. Floor 6.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use crate::clock;
-use crate::greeting::{Facts, Greeting};
+use crate::greeting::{Facts, Template};
+use crate::kernel;
 use crate::mode::Mode;
 use crate::raw::errno::*;
 use crate::settings::values::Settings;
-use crate::socket::{Address, Listener, Stream};
+use crate::socket::{Local, Socket};
 
-/// A listening socket with its greeting.
+/// A socket that brings clients, or is the only one.
 #[derive(Debug)]
 pub struct Port {
-    /// The socket's name.
+    /// Its name.
     pub name: String,
-    /// Somebody may be waiting: accept until it would block.
+    /// How its clients come.
+    pub mode: Mode,
+    /// Where it listens, or what the only client reached.
+    pub local: Local,
+    /// Somebody may be waiting: accept until nobody is.
     pub ready: bool,
-    listener: Listener,
-    greeting: Greeting,
-}
-
-/// What came of asking for the next client.
-#[derive(Debug)]
-pub enum Arrival {
-    /// A client and its address.
-    Client(Stream, Address),
-    /// Nobody waits.
-    Nobody,
-    /// This client is gone already; the next may not be.
-    Gone,
-    /// Out of descriptors or memory.
-    Shortage(io::Error),
-    /// The socket is broken.
-    Broken(io::Error),
+    /// In mode accept it listens; in the others it is the client, until that is taken.
+    pub socket: Option<Socket>,
+    template: Template,
+    /// The greeting, where all clients are sent the same.
+    same: Option<Rc<[u8]>>,
 }
 
 impl Port {
-    /// A socket that may have clients in its queue and says nothing yet:
-    /// [`Port::settle`] tells it what.
-    pub fn new(listener: Listener, name: String) -> Self {
+    /// A socket that says nothing yet: [`Port::settle`] tells it what.
+    pub fn new(socket: Socket, name: String, mode: Mode) -> Self {
         Self {
             name,
+            mode,
+            local: socket.local(),
             ready: true,
-            listener,
-            greeting: Greeting::Same(Rc::new([])),
+            socket: Some(socket),
+            template: Template::default(),
+            same: None,
         }
     }
 
-    /// The socket itself.
-    pub fn listener(&self) -> &Listener {
-        &self.listener
-    }
-
     /// Takes its greeting from the settings.
-    pub fn settle(&mut self, settings: &Settings, hostname: &str) {
-        self.greeting = settings.template(Mode::Accept, &self.name).settle(
-            hostname,
-            &self.name,
-            Mode::Accept.name(),
-        );
+    pub fn settle(&mut self, settings: &Settings) {
+        self.template = settings.template(self.mode, &self.name);
+        let is_same = self.template.is_same();
+        self.same = is_same.then(|| self.render(None, &self.local));
     }
 
-    /// The next client.
-    pub fn accept(&mut self) -> Arrival {
-        match self.listener.accept() {
-            Ok((stream, peer)) => Arrival::Client(stream, peer),
-            Err(error) => {
-                let arrival = sort(error);
-                self.ready = !matches!(arrival, Arrival::Nobody);
-                arrival
+    /// The next client and, of TCP, its address, if there is one.
+    ///
+    /// # Errors
+    /// The kernel is short of something ([`is_shortage`]), or the socket is broken.
+    pub fn accept(&mut self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
+        let accepted = match (&self.socket, self.mode) {
+            (Some(listener), Mode::Accept) => listener.accept(),
+            _ => {
+                self.ready = false;
+                let client = self.socket.take();
+                return Ok(client.map(|client| {
+                    let peer = client.peer();
+                    (client, peer)
+                }));
             }
+        };
+        match accepted {
+            Ok(client) => Ok(Some(client)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.ready = false;
+                Ok(None)
+            }
+            Err(error) if is_the_clients(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// The bytes for one client.
-    pub fn greeting(&self, stream: &Stream, peer: &Address) -> Rc<[u8]> {
-        if let Greeting::Same(bytes) = &self.greeting {
-            return Rc::clone(bytes);
+    pub fn greeting(&self, socket: &Socket, peer: Option<SocketAddr>) -> Rc<[u8]> {
+        match &self.same {
+            Some(bytes) => Rc::clone(bytes),
+            None => self.render(peer, &self.reached(socket)),
         }
-        let local = self.local(stream);
-        let time = clock::rfc3339(SystemTime::now());
-        self.greeting.render(&Facts {
-            peer: peer.ip(),
-            local: local.ip(),
-            path: local.path(),
-            time: &time,
-        })
     }
 
     /// The address that a client reached: only a wildcard socket's must be asked for.
-    pub fn local(&self, stream: &Stream) -> Address {
-        if self.listener.is_wildcard() {
-            stream.local()
-        } else {
-            self.listener.local().clone()
+    pub fn reached(&self, client: &Socket) -> Local {
+        match self.local.ip {
+            Some(ip) if ip.ip().is_unspecified() => client.local(),
+            _ => self.local.clone(),
         }
+    }
+
+    fn render(&self, peer: Option<SocketAddr>, local: &Local) -> Rc<[u8]> {
+        self.template.render(&Facts {
+            peer,
+            local,
+            hostname: kernel::hostname(),
+            time: clock::rfc3339(SystemTime::now()),
+            socket: &self.name,
+            mode: self.mode.name(),
+        })
     }
 }
 
-/// Sorts the errors of accept(2). The manual page says which are the network's, to
-/// be taken as if nobody had been there; EPERM is a firewall's.
-fn sort(error: io::Error) -> Arrival {
-    match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::WouldBlock, _) => Arrival::Nobody,
-        (_, Some(ENOMEM | ENFILE | EMFILE | ENOBUFS)) => Arrival::Shortage(error),
-        (
-            _,
-            Some(
-                EPERM | EINTR | ENONET | EPROTO | ENOPROTOOPT | EOPNOTSUPP | ENETDOWN | ENETUNREACH
-                | ECONNABORTED | ECONNRESET | ETIMEDOUT | EHOSTDOWN | EHOSTUNREACH,
-            ),
-        ) => Arrival::Gone,
-        _ => Arrival::Broken(error),
-    }
+/// Whether an error of accept(2) is that of one client that is gone already. The
+/// manual page says which are the network's, to be taken as if nobody had been
+/// there; EPERM is a firewall's.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            EPERM
+                | EINTR
+                | ENONET
+                | EPROTO
+                | ENOPROTOOPT
+                | EOPNOTSUPP
+                | ENETDOWN
+                | ENETUNREACH
+                | ECONNABORTED
+                | ECONNRESET
+                | ETIMEDOUT
+                | EHOSTDOWN
+                | EHOSTUNREACH
+        )
+    )
+}
+
+/// Whether the kernel is out of descriptors, memory or room in epoll.
+pub fn is_shortage(error: &io::Error) -> bool {
+    let short = [ENOMEM, ENFILE, EMFILE, ENOBUFS, ENOSPC];
+    error
+        .raw_os_error()
+        .is_some_and(|errno| short.contains(&errno))
 }
 
 #[cfg(test)]
@@ -123,16 +145,15 @@ mod tests {
 
     #[test]
     fn errors_of_accept_are_of_three_kinds() {
-        let sorted = |errno| sort(io::Error::from_raw_os_error(errno));
-        assert!(matches!(sorted(11), Arrival::Nobody));
-        for errno in [103, 4, 71, 113, 1] {
-            assert!(matches!(sorted(errno), Arrival::Gone), "{errno}");
-        }
-        for errno in [12, 23, 24, 105] {
-            assert!(matches!(sorted(errno), Arrival::Shortage(_)), "{errno}");
-        }
-        for errno in [9, 22, 88] {
-            assert!(matches!(sorted(errno), Arrival::Broken(_)), "{errno}");
-        }
+        let check = |errnos: &[i32], the_clients, shortage| {
+            for errno in errnos {
+                let error = io::Error::from_raw_os_error(*errno);
+                let sorted = (is_the_clients(&error), is_shortage(&error));
+                assert_eq!(sorted, (the_clients, shortage), "{error}");
+            }
+        };
+        check(&[103, 4, 71, 113, 1], true, false);
+        check(&[12, 23, 24, 105], false, true);
+        check(&[9, 22, 88], false, false);
     }
 }

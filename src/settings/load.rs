@@ -83,7 +83,6 @@ pub fn merge(sources: Vec<Source>, unit: &str) -> Result<Settings, Error> {
 ///
 /// # Panics
 /// Never: a test of this file reads every default.
-#[must_use]
 pub fn defaults() -> Settings {
     merge(Vec::new(), "").expect("the defaults of our own")
 }
@@ -264,11 +263,8 @@ mod tests {
         assert_eq!(settings.limits.drain_timeout, Duration::from_secs(5));
         assert_eq!(settings.limits.idle_timeout, None);
         assert_eq!(settings.log_level, LevelFilter::Info);
-        let greeting = settings.template(Mode::Inet, "stdin").settle("", "", "");
-        assert_eq!(
-            &*greeting.render(&crate::greeting::Facts::default()),
-            b"This socket was passed on stdin/stdout\n"
-        );
+        let own = Template::parse(b"This socket was passed on stdin/stdout", LineEnding::Lf);
+        assert_eq!(settings.template(Mode::Inet, "stdin"), own.unwrap());
     }
 
     #[test]
@@ -293,13 +289,10 @@ mod tests {
             (settings.limits.connections, settings.limits.linger_bytes),
             (5, 7)
         );
-        let say = |socket: &str| {
-            let greeting = settings.template(Mode::Accept, socket).settle("", "", "");
-            String::from_utf8_lossy(&greeting.render(&crate::greeting::Facts::default()))
-                .into_owned()
-        };
-        assert_eq!(say("other"), "from a file\n");
-        assert_eq!(say("x"), "from a file\r\n");
+        for (socket, ending) in [("other", LineEnding::Lf), ("x", LineEnding::Crlf)] {
+            let expected = Template::parse(b"from a file", ending).unwrap();
+            assert_eq!(settings.template(Mode::Accept, socket), expected);
+        }
     }
 
     #[test]

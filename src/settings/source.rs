@@ -34,7 +34,6 @@ pub enum Choice {
 
 impl Choice {
     /// Reads the argument of `--config`: with a slash in it it is a file.
-    #[must_use]
     pub fn new(argument: &str) -> Self {
         match argument.contains('/') {
             true => Self::File(PathBuf::from(argument)),
@@ -46,7 +45,6 @@ impl Choice {
 /// The folders of the settings: `directories` (the service manager's
 /// `$CONFIGURATION_DIRECTORY`, see systemd.exec(5), which is how a user unit's
 /// folder becomes known), then the system's.
-#[must_use]
 pub fn folders(directories: Option<&str>) -> Vec<PathBuf> {
     let own = directories.unwrap_or_default().split(':');
     let own = own.filter(|path| path.starts_with('/'));

@@ -74,7 +74,6 @@ pub struct Settings {
 
 impl Settings {
     /// The greeting of the sockets named `socket`.
-    #[must_use]
     pub fn template(&self, mode: Mode, socket: &str) -> Template {
         let wording = self.named.get(socket).unwrap_or(&self.others);
         // The modes' own texts hold no brace: a test of this file holds that.

@@ -10,7 +10,7 @@ use libsystemd::activation::receive_descriptors;
 
 use crate::error::Error;
 use crate::raw;
-use crate::socket::{self, Kind};
+use crate::socket;
 
 /// The first descriptor that is handed over: `SD_LISTEN_FDS_START`.
 const FIRST: RawFd = 3;
@@ -24,13 +24,13 @@ pub const UNNAMED: &str = "unknown";
 
 /// One socket that was handed over.
 #[derive(Debug)]
-pub struct Socket {
+pub struct Handed {
     /// The socket.
     pub fd: OwnedFd,
     /// Its `FileDescriptorName=`.
     pub name: String,
-    /// What the kernel says it is.
-    pub kind: Kind,
+    /// Whether the kernel says that it listens.
+    pub listens: bool,
 }
 
 /// What `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` say, each absent or text.
@@ -52,7 +52,7 @@ pub struct Claim {
 /// # Errors
 /// [`Error::Handover`] where the environment lies or a descriptor is none that
 /// can be served.
-pub fn take() -> Result<Vec<Socket>, Error> {
+pub fn take() -> Result<Vec<Handed>, Error> {
     let claim = Claim {
         pid: read("LISTEN_PID")?,
         fds: read("LISTEN_FDS")?,
@@ -60,8 +60,8 @@ pub fn take() -> Result<Vec<Socket>, Error> {
     };
     let mut sound = Vec::new();
     for (fd, name) in (FIRST..).zip(doubt(&claim, std::process::id())?) {
-        match raw::ask(fd, socket::examine) {
-            Ok(kind) => sound.push((name, kind)),
+        match raw::ask(fd, socket::listens) {
+            Ok(listens) => sound.push((name, listens)),
             Err(what) => refuse(format!(
                 "descriptor {fd}, handed over by LISTEN_FDS, {what}"
             ))?,
@@ -77,12 +77,12 @@ pub fn take() -> Result<Vec<Socket>, Error> {
         }
     };
     let mut sockets = Vec::new();
-    for (descriptor, (name, kind)) in descriptors.into_iter().zip(sound) {
+    for (descriptor, (name, listens)) in descriptors.into_iter().zip(sound) {
         // The crate's handle, which could be cloned, ends here: the descriptor is
         // open (asked above) and ours alone, as LISTEN_PID names this process and
         // the environment that said so is cleared.
         let fd = raw::own(descriptor);
-        sockets.push(Socket { fd, name, kind });
+        sockets.push(Handed { fd, name, listens });
     }
     Ok(sockets)
 }
