@@ -49,7 +49,7 @@ _greeter_sockets() {
 		[[ ${COMP_WORDS[at]} == --config ]] && settings=${COMP_WORDS[at + 1]}
 	done
 	greeter --config "$settings" --show-config 2>/dev/null |
-		sed -n 's/^\[greeting\.\([A-Za-z0-9_-]*\)\]$/\1/p'
+		sed -n 's/^greeting\."\([A-Za-z0-9_-]*\)"\..*/\1/p' | sort -u
 }
 
 complete -F _greeter greeter

@@ -15,7 +15,7 @@ function __greeter_sockets --description 'Sockets with a greeting of their own'
         set settings $words[(math $at + 1)]
     end
     greeter --config $settings --show-config 2>/dev/null |
-        string replace --filter --regex '^\[greeting\.([A-Za-z0-9_-]+)\]$' '$1'
+        string replace --filter --regex '^greeting\."([A-Za-z0-9_-]+)"\..*' '$1' | sort -u
 end
 
 complete -c greeter -f

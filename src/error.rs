@@ -28,12 +28,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// One thing wrong in one file: where it stands, what it is, what to do.
-    pub(crate) fn settings(file: &Path, place: Option<Place>, what: &str, remedy: &str) -> Self {
-        let (at, excerpt) = match place {
-            Some(place) => (format!("{}:{}:", place.line, place.column), place.excerpt),
-            None => Default::default(),
-        };
+    /// One thing wrong in one file: the bytes of its text that are meant, if not
+    /// all of it is, what it is, what to do.
+    pub(crate) fn settings(
+        file: &Path,
+        meant: Option<(&[u8], &Range<usize>)>,
+        what: &str,
+        remedy: &str,
+    ) -> Self {
+        let place = meant.map(|(text, span)| point(text, span));
+        let (at, excerpt) = place.unwrap_or_default();
         let said = one_line(&format!("{}:{at} {what}; {remedy}", file.display()));
         Self::Settings { said, excerpt }
     }
@@ -71,38 +75,33 @@ impl std::error::Error for Error {
     }
 }
 
-/// A place in a text: line and column count from 1, columns in characters.
-pub(crate) struct Place {
-    pub(crate) line: usize,
-    pub(crate) column: usize,
-    /// The line with a mark under what is meant, as compilers show it.
-    excerpt: String,
+/// Where bytes of a text stand, as `LINE:COLUMN`, both from 1 and the column in
+/// characters, and the line with a mark under them, as compilers show it.
+fn point(text: &[u8], span: &Range<usize>) -> (String, String) {
+    let (before, after) = text.split_at(span.start.min(text.len()));
+    let is_end = |byte: &u8| *byte == b'\n';
+    let lead = before.rsplit(is_end).next().unwrap_or_default();
+    let rest = after.split(is_end).next().unwrap_or_default();
+    let meant = &rest[..span.len().min(rest.len())];
+    let [lead, rest, meant] = [lead, rest, meant].map(String::from_utf8_lossy);
+    let (line, column) = (line(text, span).to_string(), lead.chars().count() + 1);
+    // A tab before the mark must be as wide below as it is above.
+    let blank = |c| if c == '\t' { c } else { ' ' };
+    let below: String = lead.chars().map(blank).collect();
+    let (margin, mark) = (
+        " ".repeat(line.len()),
+        "^".repeat(meant.chars().count().max(1)),
+    );
+    let text = format!("{lead}{rest}");
+    let text = text.trim_end();
+    let excerpt = format!("{margin} |\n{line} | {text}\n{margin} | {below}{mark}\n");
+    (format!("{line}:{column}:"), excerpt)
 }
 
-impl Place {
-    /// The place of the bytes `span` of `text`.
-    pub(crate) fn of(text: &[u8], span: &Range<usize>) -> Self {
-        let (before, after) = text.split_at(span.start.min(text.len()));
-        let is_end = |byte: &u8| *byte == b'\n';
-        let lead = before.rsplit(is_end).next().unwrap_or_default();
-        let rest = after.split(is_end).next().unwrap_or_default();
-        let meant = &rest[..span.len().min(rest.len())];
-        let [lead, rest, meant] = [lead, rest, meant].map(String::from_utf8_lossy);
-        let (line, column) = (before.split(is_end).count(), lead.chars().count() + 1);
-        let text = format!("{lead}{rest}");
-        let text = text.trim_end();
-        let margin = " ".repeat(line.to_string().len());
-        // A tab before the mark must be as wide below as it is above.
-        let blank = |c| if c == '\t' { c } else { ' ' };
-        let lead: String = text.chars().take(column - 1).map(blank).collect();
-        let mark = "^".repeat(meant.chars().count().max(1));
-        let excerpt = format!("{margin} |\n{line} | {text}\n{margin} | {lead}{mark}\n");
-        Self {
-            line,
-            column,
-            excerpt,
-        }
-    }
+/// The line in which bytes of a text stand, from 1.
+pub(crate) fn line(text: &[u8], span: &Range<usize>) -> usize {
+    let before = &text[..span.start.min(text.len())];
+    before.split(|byte| *byte == b'\n').count()
 }
 
 /// Text as one line: names and paths may bring line ends, and a line of the
@@ -130,13 +129,10 @@ mod tests {
     use super::*;
 
     fn check(text: &str, span: Range<usize>, line: usize, column: usize, width: usize) {
-        let place = Place::of(text.as_bytes(), &span);
-        let marks = place.excerpt.matches('^').count();
-        assert_eq!(
-            (place.line, place.column, marks),
-            (line, column, width),
-            "{text:?}"
-        );
+        let (place, excerpt) = point(text.as_bytes(), &span);
+        let marks = excerpt.matches('^').count();
+        let expected = (format!("{line}:{column}:"), width);
+        assert_eq!((place, marks), expected, "{text:?}");
     }
 
     #[test]
@@ -153,7 +149,7 @@ mod tests {
     fn a_complaint_is_one_line_and_its_excerpt_points() {
         let complaint = Error::settings(
             Path::new("/etc/greeter/greeter.toml"),
-            Some(Place::of(b"x = 1\nmod = 2\n", &(6..9))),
+            Some((b"x = 1\nmod = 2\n", &(6..9))),
             "unknown key 'mod'",
             "did you mean 'mode'?",
         );

@@ -4,6 +4,7 @@
 
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::socket::Local;
@@ -67,13 +68,11 @@ impl Facts<'_> {
     }
 }
 
-/// Why a text is no template: the bytes of it that are meant.
+/// Why a text is no template: some bytes of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it begins in the text.
-    pub start: usize,
-    /// Where it ends in the text.
-    pub end: usize,
+    /// Where they stand in the text.
+    pub span: Range<usize>,
     /// The name between braces that is no placeholder; none where a brace is
     /// without its partner.
     pub name: Option<String>,
@@ -151,7 +150,10 @@ impl Template {
 
 /// The placeholder whose brace stands at `start`.
 fn placeholder(text: &[u8], start: usize) -> Result<&'static str, Fault> {
-    let fault = |end, name| Fault { start, end, name };
+    let fault = |end, name| Fault {
+        span: start..end,
+        name,
+    };
     let inner = &text[start + 1..];
     let stop = |byte: &u8| matches!(byte, b'{' | b'}' | b'\n');
     let length = inner.iter().position(stop).unwrap_or(inner.len());
@@ -248,13 +250,11 @@ mod tests {
     fn faults_say_where() {
         let fault = |text: &str| Template::parse(text.as_bytes(), LineEnding::Lf).unwrap_err();
         let unknown = |start, end, name: &str| Fault {
-            start,
-            end,
+            span: start..end,
             name: Some(name.into()),
         };
         let unpaired = |start| Fault {
-            start,
-            end: start + 1,
+            span: start..start + 1,
             name: None,
         };
         assert_eq!(fault("a {nope} b"), unknown(2, 8, "nope"));

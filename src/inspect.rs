@@ -20,11 +20,17 @@ use crate::socket::Local;
 /// # Errors
 /// stdout takes nothing.
 pub fn answer(cli: &Cli, settings: &Settings) -> Result<(), Error> {
-    match &cli.preview {
-        Some(name) => print(&render(settings, name)),
-        None if cli.show_config => print(settings.shown.as_bytes()),
-        None => print(check(settings).as_bytes()),
-    }
+    let answer = match &cli.preview {
+        Some(name) => render(settings, name),
+        None if cli.show_config => settings.shown.as_bytes().into(),
+        None => check(settings).as_bytes().into(),
+    };
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&answer).and_then(|()| stdout.flush());
+    // `greeter --show-config | head` wants no more.
+    let enough = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    let failed = written.err().filter(|error| !enough(error));
+    failed.map_or(Ok(()), |error| Err(Error::os("write to stdout", error)))
 }
 
 /// What was read: the files, the mode, the greetings. All of them are rendered once.
@@ -55,7 +61,7 @@ fn render(settings: &Settings, socket: &str) -> Rc<[u8]> {
         named => named,
     };
     let [peer, ip] = [([192, 0, 2, 1], 49152), ([192, 0, 2, 2], 4000)].map(SocketAddr::from);
-    settings.template(mode, socket).render(&Facts {
+    settings.template(socket).render(&Facts {
         peer: Some(peer),
         local: &Local {
             ip: Some(ip),
@@ -66,15 +72,4 @@ fn render(settings: &Settings, socket: &str) -> Rc<[u8]> {
         socket,
         mode: mode.name(),
     })
-}
-
-fn print(bytes: &[u8]) -> Result<(), Error> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        // `greeter --show-config | head` wants no more.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::os("write to stdout", error))
-        }
-        _ => Ok(()),
-    }
 }

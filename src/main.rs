@@ -6,7 +6,7 @@ use clap::Parser;
 use greeter::cli::Cli;
 use greeter::handover;
 use greeter::run;
-use greeter::systemd::activation;
+use greeter::systemd::{activation, journal};
 
 fn main() -> ExitCode {
     // First: it changes the environment, and no thread runs yet.
@@ -20,11 +20,13 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run::run(&cli, handed) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            run::report(&error, &cli);
-            ExitCode::from(error.status())
-        }
+    let outcome = run::run(&cli, handed);
+    if let Err(error) = &outcome {
+        run::report(error, &cli);
     }
+    journal::finish(outcome.is_err());
+    outcome.map_or_else(
+        |error| ExitCode::from(error.status()),
+        |()| ExitCode::SUCCESS,
+    )
 }

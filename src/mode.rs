@@ -12,6 +12,12 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The mode of a name; none of any other word.
+    pub fn named(name: &str) -> Option<Self> {
+        let modes = [Self::Accept, Self::Accepted, Self::Inet];
+        modes.into_iter().find(|mode| mode.name() == name)
+    }
+
     /// The mode's name in the settings and in the journal.
     pub const fn name(self) -> &'static str {
         match self {

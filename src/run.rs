@@ -13,7 +13,6 @@ use crate::inspect;
 use crate::mode::Mode;
 use crate::server::Server;
 use crate::settings::load;
-use crate::settings::source::{self, Choice};
 use crate::settings::values::Settings;
 use crate::systemd::activation::Handed;
 use crate::systemd::journal;
@@ -23,12 +22,11 @@ use crate::systemd::journal;
 /// # Errors
 /// Whatever ends greeter before its time; [`report`] tells it.
 pub fn run(cli: &Cli, handed: Result<Vec<Handed>, Error>) -> Result<(), Error> {
-    let choice = Choice::new(&cli.config);
-    let folders = source::folders(env::var("CONFIGURATION_DIRECTORY").ok().as_deref());
-    let read = || load::load(&choice, &folders);
+    let directories = env::var("CONFIGURATION_DIRECTORY").ok();
+    let read = |mode| load::load(&cli.config, directories.as_deref(), mode);
     if cli.only_asks() {
         journal::start(false);
-        return inspect::answer(cli, &read()?);
+        return inspect::answer(cli, &read(None)?);
     }
     let handover = match cli.listen.as_slice() {
         [] => handover::sort(handed?)?,
@@ -36,7 +34,7 @@ pub fn run(cli: &Cli, handed: Result<Vec<Handed>, Error>) -> Result<(), Error> {
     };
     let mode = handover.mode;
     journal::start(mode == Mode::Accept);
-    let outcome = serve(handover, &mut || fit(read()?, mode));
+    let outcome = serve(handover, &mut || read(Some(mode)));
     for place in &cli.listen {
         place.leave();
     }
@@ -59,10 +57,7 @@ fn serve(
         }
     };
     log::set_max_level(settings.log_level);
-    let server = Server::new(handover, settings, read)?;
-    let detached = lives_on.then(journal::detach).transpose();
-    let _detached = detached.map_err(|error| Error::os("start the journal's thread", error))?;
-    server.run()
+    Server::new(handover, settings, read)?.run()
 }
 
 /// Tells why greeter ends before its time, once; in answer to a question, as
@@ -81,19 +76,4 @@ pub fn report(error: &Error, cli: &Cli) {
     if let (Error::Settings { excerpt, .. }, true) = (error, cli.only_asks()) {
         eprint!("{excerpt}");
     }
-    journal::settle();
-}
-
-/// A mode that the settings name must be the one that the sockets have.
-fn fit(settings: Settings, mode: Mode) -> Result<Settings, Error> {
-    let asked = settings.mode.unwrap_or(mode);
-    if asked == mode {
-        return Ok(settings);
-    }
-    let origin = settings.mode_origin;
-    let (asked, mode, setup) = (asked.name(), mode.name(), asked.unit_setup());
-    Err(Error::Unfit(format!(
-        "{origin}: mode = \"{asked}\" does not fit the socket, which was handed over as for \"{mode}\"; \
-         set mode = \"{mode}\", or have {setup}"
-    )))
 }

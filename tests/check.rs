@@ -68,8 +68,8 @@ fn show_config_names_the_file_and_line_of_every_value_and_can_be_read_again() {
     };
     let shown = show(&main);
     for line in [
-        format!("connections = 6  # {drop_in}:2"),
-        "write_timeout = \"10s\"  # default".to_owned(),
+        format!("limits.connections = 6  # {drop_in}:2"),
+        "limits.write_timeout = \"10s\"  # default".to_owned(),
     ] {
         assert!(shown.lines().any(|found| found == line), "{line}\n{shown}");
     }

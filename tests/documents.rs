@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use greeter::greeting::PLACEHOLDERS;
-use greeter::settings::keys::KEYS;
+use greeter::settings::keys::{KEYS, Key};
 
 const SETTINGS: &[&str] = &["greeter", "greeter-accepted", "greeter-inet"];
 
@@ -55,11 +55,12 @@ fn same(what: &str, found: &BTreeSet<String>, expected: impl IntoIterator<Item =
 fn the_manual_explains_every_key_with_its_default_and_no_other() {
     let manual = read("man/greeter.toml.5.scd");
     for key in KEYS {
-        let heading = match (key.table, key.default) {
+        let (table, name) = key.place();
+        let heading = match (table, key.default) {
             // These stand indented, as they have been explained above.
-            ("greeting.NAME", _) => format!("*{}*", key.name),
-            (_, "") => format!("\n*{}* ", key.name),
-            (_, default) => format!("\n*{}* = {default}\n", key.name),
+            ("greeting.NAME", _) => format!("*{name}*"),
+            (_, "") => format!("\n*{name}* "),
+            (_, default) => format!("\n*{name}* = {default}\n"),
         };
         assert!(
             manual.contains(&heading),
@@ -71,8 +72,9 @@ fn the_manual_explains_every_key_with_its_default_and_no_other() {
         .filter(|line| line.starts_with('*') && (line.contains("* = ") || line.contains("* (no")));
     let headings: String = headings.map(|line| format!("{line}\n")).collect();
     let own = between(&headings, "*", "* ", name_like);
-    let top = KEYS.iter().filter(|key| key.table != "greeting.NAME");
-    same("headings", &own, top.map(|key| key.name.to_owned()));
+    let places = KEYS.iter().map(Key::place);
+    let top = places.filter(|(table, _)| *table != "greeting.NAME");
+    same("headings", &own, top.map(|(_, name)| name.to_owned()));
 }
 
 #[test]
@@ -80,9 +82,9 @@ fn every_settings_file_has_every_key_at_its_default() {
     for name in SETTINGS {
         let path = format!("etc/{name}.toml");
         let text = read(&path);
-        for key in KEYS.iter().filter(|key| key.table != "greeting.NAME") {
-            let line = match key.name {
-                "mode" | "message" => format!("\n{} = \"", key.name),
+        for key in KEYS.iter().filter(|key| key.place().0 != "greeting.NAME") {
+            let line = match key.place().1 {
+                name @ ("mode" | "message") => format!("\n{name} = \""),
                 "message_file" => "\n#message_file = \"".to_owned(),
                 name => format!("\n#{name} = {}\n", key.default),
             };

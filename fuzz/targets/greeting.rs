@@ -2,9 +2,10 @@
 //! line ending, the second who the client is, the rest is the text.
 #![no_main]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use greeter::greeting::{Facts, LineEnding, Template};
+use greeter::socket::Local;
 use libfuzzer_sys::fuzz_target;
 
 /// What is filled in looks like placeholders: none may be filled in twice.
@@ -31,8 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(fault) => {
             assert_ne!(ending, LineEnding::Raw);
-            assert!(fault.start < fault.end && fault.end <= text.len());
-            let meant = &text[fault.start..fault.end];
+            assert!(!fault.span.is_empty() && fault.span.end <= text.len());
+            let meant = &text[fault.span];
             match fault.name {
                 None => assert!(meant == b"{" || meant == b"}"),
                 Some(name) => {
@@ -46,17 +47,27 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn render(template: &Template, client: u8) -> Vec<u8> {
-    let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, client));
-    let v6 = IpAddr::V6(Ipv6Addr::from(u128::MAX - u128::from(client)));
-    let facts = Facts {
-        peer: [None, Some((v4, 1)), Some((v6, 65535))][usize::from(client % 3)],
-        local: [Some((v6, 25)), None, Some((v4, 0))][usize::from(client % 3)],
-        path: (client % 2 == 0).then_some(BRACES),
-        time: "2026-01-02T03:04:05Z",
+    let v4 = |port| Some(SocketAddr::from(([192, 0, 2, client], port)));
+    let v6 = |port| {
+        Some(SocketAddr::from((
+            Ipv6Addr::from(u128::MAX - u128::from(client)),
+            port,
+        )))
     };
-    let greeting = template.settle(BRACES, "a socket", "accept");
-    let once = greeting.render(&facts);
-    assert_eq!(once, greeting.render(&facts));
+    let local = Local {
+        ip: [v6(25), None, v4(0)][usize::from(client % 3)],
+        text: BRACES.to_owned(),
+    };
+    let facts = Facts {
+        peer: [None, v4(1), v6(65535)][usize::from(client % 3)],
+        local: &local,
+        hostname: BRACES.to_owned(),
+        time: "2026-01-02T03:04:05Z".to_owned(),
+        socket: "a socket",
+        mode: "accept",
+    };
+    let once = template.render(&facts);
+    assert_eq!(once, template.render(&facts));
     once.to_vec()
 }
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::str;
 
 use greeter::error::Error;
-use greeter::mode::Mode;
 use greeter::settings::load::merge;
 use greeter::settings::source::Source;
 use greeter::settings::values::Settings;
@@ -27,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
         path: PathBuf::from(format!("{FOLDER}/{number}.toml")),
         text: (*text).to_owned(),
     });
-    match merge(sources.collect(), "greeter.socket") {
+    match merge(sources.collect(), "greeter.socket", None) {
         Ok(settings) => assert_sound(&settings),
         Err(error) => {
             assert_eq!(error.status(), 78);
@@ -53,24 +52,15 @@ fn assert_sound(settings: &Settings) {
             .idle_timeout
             .is_none_or(|time| !time.is_zero())
     );
-    for name in settings
-        .named
-        .keys()
-        .map(String::as_str)
-        .chain(["unknown", ""])
-    {
-        for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
-            let _ = settings
-                .template(mode, name)
-                .settle("host", name, mode.name());
-        }
+    for name in settings.named.keys() {
+        assert_eq!(settings.template(name), &settings.named[name]);
     }
     let printed = &settings.shown;
     let source = Source {
         path: PathBuf::from(format!("{FOLDER}/printed.toml")),
         text: printed.clone(),
     };
-    let again = merge(vec![source], "greeter.socket").expect(printed);
+    let again = merge(vec![source], "greeter.socket", None).expect(printed);
     assert_eq!(values(printed), values(&again.shown));
 }
 

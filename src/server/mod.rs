@@ -213,8 +213,13 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Says what is due to be said; of the one client of an instance all is said.
+    /// Says what is due to be said.
     fn tell(&mut self, now: Instant) {
+        if let Some((interval, due)) = self.watchdog.as_mut().filter(|(_, due)| now >= *due) {
+            *due = now + *interval;
+            self.notifier.watchdog();
+        }
+        // Of the only client of an instance all is said.
         if self.mode != Mode::Accept {
             return;
         }
@@ -222,10 +227,6 @@ impl<'a> Server<'a> {
         if self.crowd.len() >= self.room && self.room < connections {
             let cause = "LimitNOFILE= of the service is too low for 'connections'";
             self.tell_shortage(&cause, now);
-        }
-        if let Some((interval, due)) = self.watchdog.as_mut().filter(|(_, due)| now >= *due) {
-            *due = now + *interval;
-            self.notifier.watchdog();
         }
         let is_due = self.told != self.counts() && now >= self.status_due;
         if is_due && self.stop_by.is_none() {

@@ -47,7 +47,7 @@ impl Port {
 
     /// Takes its greeting from the settings.
     pub fn settle(&mut self, settings: &Settings) {
-        self.template = settings.template(self.mode, &self.name);
+        self.template = settings.template(&self.name).clone();
         let is_same = self.template.is_same();
         self.same = is_same.then(|| self.render(None, &self.local));
     }

@@ -2,25 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Unexpected};
+use serde::de::Deserializer;
 use toml::{Spanned, Value};
 
-use super::keys::{self, Key};
+use super::keys::{self, KEYS, Key};
 use super::source::Source;
-use crate::error::{Error, Place};
+use crate::clock;
+use crate::error::{self, Error};
 
-/// What files give, by table and key. A table in which nothing is set is not in it.
-pub type Fragment = BTreeMap<String, BTreeMap<&'static str, Found>>;
+/// The longest duration: a year keeps every sum of moments in range.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What files give, by the path of the key: its name, with `limits.` or
+/// `greeting.NAME.` before it.
+pub type Fragment = BTreeMap<String, Found>;
 
 /// What a file gives to one key.
 #[derive(Debug)]
 pub struct Found {
-    /// The key.
-    pub key: &'static Key,
-    /// The value, of the type that the key takes.
+    /// The value, which the key takes.
     pub value: Value,
     /// The bytes of the file in which it stands.
     pub span: Range<usize>,
@@ -34,22 +39,28 @@ impl Found {
         self.value.as_str().unwrap_or_default()
     }
 
-    /// Where the value stands.
-    pub fn place(&self) -> Place {
-        Place::of(self.source.text.as_bytes(), &self.span)
+    /// The value of a key that takes a whole number.
+    pub fn number<T: TryFrom<i64> + Default>(&self) -> T {
+        let number = self.value.as_integer().unwrap_or_default();
+        T::try_from(number).unwrap_or_default()
     }
 
-    /// `FILE:LINE`, or that it is a default.
-    pub fn origin(&self) -> String {
-        match self.source.path.as_os_str().is_empty() {
-            true => "default".to_owned(),
-            false => format!("{}:{}", self.source.path.display(), self.place().line),
-        }
+    /// The value of a key that takes a duration.
+    pub fn duration(&self) -> Duration {
+        clock::parse_duration(self.text()).unwrap_or_default()
     }
 
     /// A complaint about the value.
     pub fn complain(&self, what: &str, remedy: &str) -> Error {
-        Error::settings(&self.source.path, Some(self.place()), what, remedy)
+        self.source.complain(&self.span, what, remedy)
+    }
+}
+
+impl Source {
+    /// A complaint about some of its bytes.
+    pub fn complain(&self, span: &Range<usize>, what: &str, remedy: &str) -> Error {
+        let meant = Some((self.text.as_bytes(), span));
+        Error::settings(&self.path, meant, what, remedy)
     }
 }
 
@@ -76,67 +87,75 @@ struct Tables {
 
 /// Reads one file. `unit` is the socket unit that the settings go with, for
 /// those who look for the address here.
-/// Fails at what is no TOML, an unknown key or a wrong type; the error says where
-/// and what to do.
-pub fn parse(source: &Rc<Source>, unit: &str) -> Result<Fragment, Error> {
-    let complain = |span: &Range<usize>, what: &str, remedy: &str| {
-        let place = Place::of(source.text.as_bytes(), span);
-        Error::settings(&source.path, Some(place), what, remedy)
-    };
+/// Fails at what is no TOML, an unknown key or a value that its key does not take;
+/// the error says where and what to do.
+pub fn parse(source: Source, unit: &str) -> Result<Fragment, Error> {
     let no_toml = |error: toml::de::Error| {
         let (what, remedy) = explain(error.message());
-        complain(&error.span().unwrap_or(0..0), &what, remedy)
+        source.complain(&error.span().unwrap_or(0..0), &what, remedy)
     };
     // Twice, as the keys of the top stand beside the tables, whose keys have places too.
     let mut top: Table = toml::from_str(&source.text).map_err(no_toml)?;
     let Tables { limits, greeting } = toml::from_str(&source.text).map_err(no_toml)?;
     top.retain(|name, _| !keys::TABLES.contains(&name.get_ref().as_str()));
-    let mut tables = vec![(String::new(), top), ("limits".to_owned(), limits)];
+    let mut tables = vec![(String::new(), top), ("limits.".to_owned(), limits)];
     let greeting = greeting.into_iter();
-    tables.extend(greeting.map(|(name, table)| (format!("greeting.{name}"), table)));
-    let mut fragment = Fragment::new();
-    for (table, given) in tables {
-        for (name, Given(value)) in given {
+    tables.extend(greeting.map(|(name, table)| (format!("greeting.{name}."), table)));
+    let (mut fragment, source) = (Fragment::new(), Rc::new(source));
+    for (front, table) in tables {
+        for (name, Given(value)) in table {
             let (at, name) = (name.span(), name.into_inner());
-            let Some(key) = keys::of(&table).find(|key| key.name == name) else {
+            let path = format!("{front}{name}");
+            let Some(key) = keys::find(&path).filter(|key| key.place().1 == name) else {
                 let what = format!("unknown key '{name}'");
-                return Err(complain(&at, &what, &keys::remedy(&name, unit)));
+                return Err(source.complain(&at, &what, &keys::remedy(&name, unit)));
             };
             let span = value.as_ref().map_or(at, Spanned::span);
-            let value = typed(key, value.map(Spanned::into_inner)).map_err(|wrong| {
-                let what = format!("wrong type for '{name}': {wrong}");
-                complain(&span, &what, &format!("'{name}' takes {}", key.takes))
-            })?;
+            let written = value
+                .as_ref()
+                .map_or("this", |_| &source.text[span.clone()]);
+            let value = value.map(Spanned::into_inner);
+            let Some(value) = value.filter(|value| takes(key, value)) else {
+                let (what, remedy) = keys::refuse(key, written);
+                return Err(source.complain(&span, &what, &remedy));
+            };
+            let source = Rc::clone(&source);
             let found = Found {
-                key,
                 value,
                 span,
-                source: Rc::clone(source),
+                source,
             };
-            let keys = fragment.entry(table.clone()).or_default();
-            keys.insert(key.name, found);
+            fragment.insert(path, found);
         }
     }
     Ok(fragment)
 }
 
-/// A value of the type that a key takes, or what it is instead, in serde's words.
-fn typed(key: &Key, value: Option<Value>) -> Result<Value, String> {
-    let kind = match &value {
-        None => Unexpected::Other("a table or too large a number"),
-        Some(Value::String(text)) => Unexpected::Str(text),
-        Some(Value::Integer(number)) => Unexpected::Signed(*number),
-        Some(Value::Float(number)) => Unexpected::Float(*number),
-        Some(Value::Boolean(truth)) => Unexpected::Bool(*truth),
-        Some(Value::Array(_)) => Unexpected::Seq,
-        Some(Value::Datetime(_) | Value::Table(_)) => Unexpected::Map,
-    };
-    let kind = kind.to_string().replace('`', "'");
-    let value = value.filter(|value| match key.is_number() {
-        true => value.is_integer(),
-        false => value.is_str(),
-    });
-    value.ok_or(kind)
+/// The defaults, with the greeting of a mode where the settings have none.
+pub fn defaults(message: &str) -> Fragment {
+    let given = KEYS.iter().filter(|key| !key.default.is_empty());
+    let lines = given.map(|key| format!("{} = {}\n", key.path, key.default));
+    let text = lines.chain([format!("message = \"{message}\"")]).collect();
+    let path = PathBuf::new();
+    parse(Source { path, text }, "").expect("the defaults of our own")
+}
+
+/// Whether a key takes a value.
+fn takes(key: &Key, value: &Value) -> bool {
+    let mut numbers = key.takes.split(' ').filter_map(|word| word.parse().ok());
+    match value {
+        Value::String(text) => match key.takes.split(' ').nth(1) {
+            Some("string:") => true,
+            Some("duration") => clock::parse_duration(text).is_some_and(|time| time <= LONGEST),
+            _ => key.words().any(|word| word == text),
+        },
+        // Of a key that takes no number there is no least one.
+        Value::Integer(number) => {
+            let is_least = numbers.next().is_some_and(|least| least <= *number);
+            is_least && numbers.next().is_some_and(|most| *number <= most)
+        }
+        _ => false,
+    }
 }
 
 /// Says in our words what serde and toml say in theirs, and what to do.
@@ -155,30 +174,53 @@ fn explain(said: &str) -> (String, &'static str) {
     (what, "mend the line; strings stand in quotes")
 }
 
-/// A table's name as TOML: the part behind the dot is bare where it may be.
-pub fn spell_table(table: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    match table.split_once('.') {
-        Some((front, name)) if name.is_empty() || !name.bytes().all(is_bare) => {
-            format!("{front}.{}", Value::from(name))
-        }
-        _ => table.to_owned(),
+/// The settings as TOML, every key with its value and where it comes from.
+pub fn show(merged: &Fragment) -> String {
+    let mut out = String::new();
+    for (
+        path,
+        Found {
+            value,
+            span,
+            source,
+        },
+    ) in merged
+    {
+        // A socket's name may hold what a bare key of TOML may not.
+        let path = match socket(path) {
+            Some((name, key)) => format!("greeting.{}.{key}", Value::from(name)),
+            None => path.clone(),
+        };
+        let line = error::line(source.text.as_bytes(), span);
+        let origin = match source.path.display().to_string() {
+            none if none.is_empty() => "default".to_owned(),
+            file => format!("{file}:{line}"),
+        };
+        out += &format!("{path} = {value}  # {origin}\n");
     }
+    out
+}
+
+/// The socket's name and the key's of a path that has both.
+pub fn socket(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix("greeting.")?.rsplit_once('.')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What is said of a file; nothing where it is sound.
+    fn said(text: &str) -> String {
+        let (path, text) = ("g.toml".into(), text.to_owned());
+        let parsed = parse(Source { path, text }, "greeter.socket");
+        parsed
+            .err()
+            .map_or(String::new(), |error| error.to_string())
+    }
+
     fn check(text: &str, expected: &str) {
-        let source = Rc::new(Source {
-            path: "g.toml".into(),
-            text: text.to_owned(),
-        });
-        match parse(&source, "greeter.socket") {
-            Ok(_) => assert_eq!(expected, "", "{text}"),
-            Err(error) => assert_eq!(error.to_string(), expected, "{text}"),
-        }
+        assert_eq!(said(text), expected, "{text}");
     }
 
     #[test]
@@ -203,17 +245,17 @@ mod tests {
         );
         check(
             "mode = 5\n",
-            "g.toml:1:8: wrong type for 'mode': integer '5'; \
+            "g.toml:1:8: 5 is no value for 'mode'; \
              'mode' takes \"auto\", \"accept\", \"accepted\" or \"inet\"",
         );
         check(
             "[limits]\nwrite_timeout = 10\n",
-            "g.toml:2:17: wrong type for 'write_timeout': integer '10'; \
+            "g.toml:2:17: 10 is no value for 'write_timeout'; \
              'write_timeout' takes a duration in quotes, such as \"500ms\", \"10s\" or \"2min\"",
         );
         check(
             "limits.connections = 'many'\n",
-            "g.toml:1:22: wrong type for 'connections': string \"many\"; \
+            "g.toml:1:22: 'many' is no value for 'connections'; \
              'connections' takes a whole number from 1 to 1000000",
         );
     }
@@ -225,11 +267,7 @@ mod tests {
             ("\nmode\n", 2),
             ("a = 1\na = 2\n", 2),
         ] {
-            let source = Rc::new(Source {
-                path: "g.toml".into(),
-                text: text.to_owned(),
-            });
-            let said = parse(&source, "greeter.socket").unwrap_err().to_string();
+            let said = said(text);
             assert!(
                 said.starts_with(&format!("g.toml:{line}:")) && !said.contains('\n'),
                 "{said}"

@@ -4,14 +4,12 @@
 /// One key.
 #[derive(Debug)]
 pub struct Key {
-    /// The table that it stands in: empty for the top, `limits`, or `greeting.NAME`.
-    pub table: &'static str,
-    /// Its name.
-    pub name: &'static str,
-    /// Its default as TOML; empty where it has none. A number's is a number.
+    /// Its name with its table's before it: `limits.` or `greeting.NAME.`, nothing at the top.
+    pub path: &'static str,
+    /// Its default as TOML; empty where it has none.
     pub default: &'static str,
-    /// What it takes, in words. Where it begins with a quoted word, the quoted
-    /// words are all that it takes.
+    /// What it takes, in words. Quoted words at its beginning, or the numbers in a
+    /// range, are meant as they stand.
     pub takes: &'static str,
 }
 
@@ -21,29 +19,29 @@ const ENDING: &str = "\"lf\", \"crlf\" or \"raw\"";
 const DURATION: &str = "a duration in quotes, such as \"500ms\", \"10s\" or \"2min\"";
 
 macro_rules! keys {
-    ($($table:literal $name:literal = $default:literal, $takes:expr;)*) => {
+    ($($path:literal = $default:literal, $takes:expr;)*) => {
         /// Every key, in the order of greeter.toml(5).
-        pub const KEYS: &[Key] = &[$(Key { table: $table, name: $name, default: $default, takes: $takes }),*];
+        pub const KEYS: &[Key] = &[$(Key { path: $path, default: $default, takes: $takes }),*];
     };
 }
 
 keys! {
-    "" "mode" = "\"auto\"", "\"auto\", \"accept\", \"accepted\" or \"inet\"";
-    "" "message" = "", TEXT;
-    "" "message_file" = "", TEXT_FILE;
-    "" "line_ending" = "\"lf\"", ENDING;
-    "" "log_level" = "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
-    "" "log_peer" = "\"full\"", "\"full\", \"prefix\" or \"none\"";
-    "limits" "connections" = "1024", "a whole number from 1 to 1000000";
-    "limits" "connections_per_source" = "0", "a whole number from 0 (off) to 1000000";
-    "limits" "write_timeout" = "\"10s\"", DURATION;
-    "limits" "linger_timeout" = "\"2s\"", DURATION;
-    "limits" "linger_bytes" = "65536", "a whole number of bytes from 0 to 1073741824";
-    "limits" "drain_timeout" = "\"5s\"", DURATION;
-    "limits" "idle_timeout" = "\"0s\"", "a duration in quotes, such as \"10min\", or \"0s\" for never";
-    "greeting.NAME" "line_ending" = "", ENDING;
-    "greeting.NAME" "message" = "", TEXT;
-    "greeting.NAME" "message_file" = "", TEXT_FILE;
+    "mode" = "\"auto\"", "\"auto\", \"accept\", \"accepted\" or \"inet\"";
+    "message" = "", TEXT;
+    "message_file" = "", TEXT_FILE;
+    "line_ending" = "\"lf\"", ENDING;
+    "log_level" = "\"info\"", "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+    "log_peer" = "\"full\"", "\"full\", \"prefix\" or \"none\"";
+    "limits.connections" = "1024", "a whole number from 1 to 1000000";
+    "limits.connections_per_source" = "0", "a whole number from 0 (off) to 1000000";
+    "limits.write_timeout" = "\"10s\"", DURATION;
+    "limits.linger_timeout" = "\"2s\"", DURATION;
+    "limits.linger_bytes" = "65536", "a whole number of bytes from 0 to 1073741824";
+    "limits.drain_timeout" = "\"5s\"", DURATION;
+    "limits.idle_timeout" = "\"0s\"", "a duration in quotes, such as \"10min\", or \"0s\" for never";
+    "greeting.NAME.line_ending" = "", ENDING;
+    "greeting.NAME.message" = "", TEXT;
+    "greeting.NAME.message_file" = "", TEXT_FILE;
 }
 
 /// The tables: users write their names where a key's could stand.
@@ -54,9 +52,9 @@ const ADDRESS_WORDS: &str = "listen listen_stream listenstream listen_address ad
     addr bind bind_address port ports host interface ip socket sockets socket_path";
 
 impl Key {
-    /// Whether it takes a number; otherwise it takes a string.
-    pub(super) fn is_number(&self) -> bool {
-        self.default.starts_with(|c: char| c.is_ascii_digit())
+    /// Its table, empty for the top, and its name.
+    pub fn place(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
     }
 
     /// The words that it takes, if it takes only some.
@@ -67,21 +65,23 @@ impl Key {
     }
 }
 
-/// The defaults as a settings file.
-pub(super) fn defaults() -> String {
-    let keys = KEYS.iter().filter(|key| !key.default.is_empty());
-    let lines = keys.map(|key| {
-        let dot = if key.table.is_empty() { "" } else { "." };
-        format!("{}{dot}{} = {}\n", key.table, key.name, key.default)
-    });
-    lines.collect()
+/// The key of a path, in which the socket's own name stands for `NAME`.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    let path = match path.rsplit_once('.') {
+        Some((table, name)) if table.starts_with("greeting.") => &format!("greeting.NAME.{name}"),
+        _ => path,
+    };
+    KEYS.iter().find(|key| key.path == path)
 }
 
-/// The keys that can stand in `table`.
-pub(super) fn of(table: &str) -> impl Iterator<Item = &'static Key> {
-    let is_named = table.starts_with("greeting.");
-    let table = if is_named { "greeting.NAME" } else { table };
-    KEYS.iter().filter(move |key| key.table == table)
+/// What is wrong with a value that a key does not take, and what to do.
+pub(super) fn refuse(key: &Key, written: &str) -> (String, String) {
+    let (_, name) = key.place();
+    let nearest = nearest(written.trim_matches(['"', '\'']), key.words());
+    let meant = nearest.map(|word| format!("did you mean \"{word}\"? "));
+    let takes = format!("'{name}' takes {}", key.takes);
+    let what = format!("{written} is no value for '{name}'");
+    (what, meant.unwrap_or_default() + &takes)
 }
 
 /// What to do about a key that is unknown where it stands. `unit` is the socket
@@ -94,14 +94,14 @@ pub(super) fn remedy(name: &str, unit: &str) -> String {
              write an empty 'ListenStream=' and then 'ListenStream=ADDRESS:PORT'"
         );
     }
-    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-        return match key.table {
+    let places = KEYS.iter().map(Key::place);
+    if let Some((table, _)) = places.clone().find(|(_, known)| *known == name) {
+        return match table {
             "" => format!("'{name}' belongs to the top of the file, before any [table]"),
             table => format!("'{name}' belongs to the table [{table}]"),
         };
     }
-    let words = KEYS.iter().map(|key| key.name).chain(TABLES);
-    match nearest(name, words) {
+    match nearest(name, places.map(|(_, known)| known).chain(TABLES)) {
         Some(known) => format!("did you mean '{known}'?"),
         None => "remove it, or see greeter.toml(5) for the keys that there are".to_owned(),
     }
@@ -109,20 +109,15 @@ pub(super) fn remedy(name: &str, unit: &str) -> String {
 
 /// The word that was probably meant.
 pub(super) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|word| (word, strsim::jaro_winkler(&given.to_lowercase(), word)))
-        .filter(|(_, likeness)| *likeness > 0.8)
-        .max_by(|a, b| a.1.total_cmp(&b.1))
-        .map(|(word, _)| word)
+    let given = given.to_lowercase();
+    let likeness = |word: &&str| strsim::jaro_winkler(&given, word);
+    let likely = known.filter(|word| likeness(word) > 0.8);
+    likely.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn find(table: &str, name: &str) -> Option<&'static Key> {
-        of(table).find(|key| key.name == name)
-    }
 
     fn check(name: &str, part: &str) {
         let remedy = remedy(name, "greeter.socket");
@@ -143,28 +138,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_where_they_stand() {
-        assert!(find("", "mode").is_some());
-        assert!(find("limits", "mode").is_none());
-        assert!(find("greeting.smtp", "message").is_some());
-    }
-
-    #[test]
     fn words_are_those_in_quotes_of_a_key_that_takes_no_others() {
-        let words = |table, name| find(table, name).unwrap().words().collect::<Vec<_>>();
-        assert_eq!(words("", "mode"), ["auto", "accept", "accepted", "inet"]);
-        assert_eq!(words("greeting.smtp", "line_ending"), ["lf", "crlf", "raw"]);
-        assert!(words("limits", "write_timeout").is_empty());
-        assert!(words("", "message").is_empty());
-    }
-
-    #[test]
-    fn numbers_are_known_by_their_defaults() {
-        let numbers = KEYS.iter().filter(|key| key.is_number());
-        let names: Vec<_> = numbers.map(|key| key.name).collect();
-        assert_eq!(
-            names,
-            ["connections", "connections_per_source", "linger_bytes"]
-        );
+        let find = |path| KEYS.iter().find(|key| key.path == path).unwrap();
+        let words = |path| find(path).words().collect::<Vec<_>>();
+        assert_eq!(words("mode"), ["auto", "accept", "accepted", "inet"]);
+        assert_eq!(words("greeting.NAME.line_ending"), ["lf", "crlf", "raw"]);
+        assert!(words("limits.write_timeout").is_empty());
+        assert!(words("message").is_empty());
     }
 }

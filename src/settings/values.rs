@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::greeting::{LineEnding, Template};
+use crate::greeting::Template;
 use crate::mode::Mode;
 
 /// How much of a client's address is logged.
@@ -39,22 +39,11 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
 }
 
-/// The greeting of the sockets of one name, or of all others.
-#[derive(Debug, Clone)]
-pub struct Wording {
-    /// None: the mode's own text.
-    pub text: Option<Template>,
-    /// How its lines end.
-    pub ending: LineEnding,
-}
-
 /// The settings in force.
 #[derive(Debug)]
 pub struct Settings {
     /// The mode that is asked for; none is `auto`.
     pub mode: Option<Mode>,
-    /// Where it is asked for: `FILE:LINE:COLUMN`.
-    pub mode_origin: String,
     /// How much is logged.
     pub log_level: LevelFilter,
     /// How much of a client's address is logged.
@@ -64,9 +53,9 @@ pub struct Settings {
     /// The files that were read, lowest first.
     pub files: Vec<PathBuf>,
     /// The greeting of sockets that have none of their own.
-    pub others: Wording,
+    pub others: Template,
     /// The greetings by socket name.
-    pub named: BTreeMap<String, Wording>,
+    pub named: BTreeMap<String, Template>,
     /// All of them as TOML, each value with the file that set it. It can be saved
     /// and read again.
     pub shown: String,
@@ -74,23 +63,7 @@ pub struct Settings {
 
 impl Settings {
     /// The greeting of the sockets named `socket`.
-    pub fn template(&self, mode: Mode, socket: &str) -> Template {
-        let wording = self.named.get(socket).unwrap_or(&self.others);
-        // The modes' own texts hold no brace: a test of this file holds that.
-        let own = || Template::parse(mode.default_message().as_bytes(), wording.ending);
-        let text = wording.text.clone();
-        text.unwrap_or_else(|| own().expect("a plain text"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_modes_own_texts_are_plain() {
-        for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
-            assert!(Template::parse(mode.default_message().as_bytes(), LineEnding::Lf).is_ok());
-        }
+    pub fn template(&self, socket: &str) -> &Template {
+        self.named.get(socket).unwrap_or(&self.others)
     }
 }

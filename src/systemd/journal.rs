@@ -1,9 +1,8 @@
 //! Where log lines go: the journal when systemd runs us, plain stderr by hand;
 //! the door to systemd-journal-logger. Floor 3.
 //!
-//! A journal that takes no lines must not stop the greetings: once the serving
-//! loop runs, a thread of its own writes them, and what does not fit into its
-//! queue is counted and dropped.
+//! A journal that takes no lines must not stop the greetings: a thread of its own
+//! writes them, and what does not fit into its queue is counted and dropped.
 
 use std::io::{self, Write};
 use std::mem;
@@ -13,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::kv::{Error as KvError, Key, Source, Value, VisitSource};
+use log::kv::{Error as KvError, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
@@ -29,70 +28,73 @@ const IDENTIFIER: &str = "greeter";
 /// written at most.
 const QUEUE: usize = 1000;
 
-/// Where lines end up.
-enum Sink {
-    /// Nowhere, before the start and where the journal did not take the last ones.
-    Nothing,
+/// What lines are written to.
+struct Way {
     /// The journal's own protocol, with fields.
-    Native(JournalLog),
-    /// One line of text each, after `<priority>` where the journal reads it
-    /// (sd-daemon(3)).
-    Stderr { prefixed: bool },
-    /// A thread that writes them, and how many were dropped since it was told.
-    Thread { queue: SyncSender<Line>, lost: u64 },
+    journal: Option<JournalLog>,
+    /// Otherwise stderr, after `<priority>` where the journal reads it (sd-daemon(3)).
+    prefixed: bool,
 }
 
-static SINK: Mutex<Sink> = Mutex::new(Sink::Nothing);
+/// Who writes them.
+enum Sink {
+    /// Nobody, before the start and after the end.
+    Nobody,
+    /// Whoever logs.
+    Caller(Way),
+    /// A thread.
+    Thread {
+        queue: SyncSender<Line>,
+        /// How many were dropped since that was told.
+        lost: u64,
+        /// Disconnected when the thread has ended.
+        ended: Receiver<()>,
+    },
+}
 
-/// Chooses where lines go. `native` allows the journal's own protocol, which is
-/// right for a process that lives on: of one that exits at once the journal may
-/// find no unit any more, while a line on stderr never loses it.
-pub fn start(native: bool) {
+static SINK: Mutex<Sink> = Mutex::new(Sink::Nobody);
+
+/// Chooses where lines go. `lives_on` allows the journal's own protocol, as of a
+/// process that exits at once the journal may find no unit any more, while a line
+/// on stderr never loses it; and it makes the thread.
+pub fn start(lives_on: bool) {
     let prefixed = connected_to_journal();
-    *sink() = match (native && prefixed).then(JournalLog::empty) {
-        Some(Ok(journal)) => Sink::Native(journal.with_syslog_identifier(IDENTIFIER.to_owned())),
-        _ => Sink::Stderr { prefixed },
+    let native = |journal: JournalLog| journal.with_syslog_identifier(IDENTIFIER.to_owned());
+    let way = || {
+        let journal = (lives_on && prefixed).then(JournalLog::empty);
+        let journal = journal.and_then(Result::ok).map(native);
+        Way { journal, prefixed }
     };
+    let thread = lives_on.then(|| spawn(way()).ok()).flatten();
+    *sink() = thread.unwrap_or_else(|| Sink::Caller(way()));
     log::set_max_level(LevelFilter::Info);
     // The second call of a process finds the logger installed; both mean the same.
     let _ = log::set_logger(&Logger);
 }
 
-/// Gives the journal a moment before we exit: of a process that is gone it may
-/// not find the unit any more, and `journalctl -u` would miss the line.
-pub fn settle() {
-    if matches!(*sink(), Sink::Native(_)) {
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
-/// From here on no log call waits for the journal. The lines that are still
-/// queued are written when the guard is dropped, within a second.
-///
-/// # Errors
-/// The kernel gives no thread.
-pub fn detach() -> io::Result<Detached> {
+fn spawn(way: Way) -> io::Result<Sink> {
     let (queue, lines) = mpsc::sync_channel(QUEUE);
-    let (done, finished) = mpsc::channel();
-    let mut direct = mem::replace(&mut *sink(), Sink::Thread { queue, lost: 0 });
+    let (alive, ended) = mpsc::channel();
     // Without a name: giving one takes prctl(2), which the units do not allow.
     let thread = thread::Builder::new().stack_size(128 * 1024);
     thread.spawn(move || {
-        lines.iter().for_each(|line| direct.write(line));
-        // Nobody listens any more where the guard's patience is over.
-        let _ = done.send(direct);
+        lines.iter().for_each(|line| way.write(&line));
+        drop(alive);
     })?;
-    Ok(Detached(finished))
+    let lost = 0;
+    Ok(Sink::Thread { queue, lost, ended })
 }
 
-/// Ends the thread when dropped.
-pub struct Detached(Receiver<Sink>);
-
-impl Drop for Detached {
-    fn drop(&mut self) {
-        *sink() = Sink::Nothing;
-        if let Ok(direct) = self.0.recv_timeout(Duration::from_secs(1)) {
-            *sink() = direct;
+/// Ends the logging: what is queued is written, within a second. `failed` stays
+/// for a moment longer, as of a process that is gone the journal may not find the
+/// unit any more, and `journalctl -u` would miss the reason.
+pub fn finish(failed: bool) {
+    if let Sink::Thread { queue, ended, .. } = mem::replace(&mut *sink(), Sink::Nobody) {
+        drop(queue);
+        // It says nothing, and ends or does not.
+        let _ = ended.recv_timeout(Duration::from_secs(1));
+        if failed {
+            thread::sleep(Duration::from_millis(100));
         }
     }
 }
@@ -107,8 +109,10 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = Line::new(record);
-            sink().write(line);
+            let mut line = Line::new(record.level(), &record.args().to_string());
+            // A line takes every pair and never fails.
+            let _ = record.key_values().visit(&mut line);
+            sink().take(line);
         }
     }
 
@@ -123,15 +127,13 @@ struct Line {
 }
 
 impl Line {
-    fn new(record: &Record<'_>) -> Self {
-        let mut line = Self {
-            level: record.level(),
-            text: one_line(&record.args().to_string()),
-            fields: Vec::new(),
-        };
-        // A line takes every pair and never fails.
-        let _ = record.key_values().visit(&mut line);
-        line
+    fn new(level: Level, text: &str) -> Self {
+        let (text, fields) = (one_line(text), Vec::new());
+        Self {
+            level,
+            text,
+            fields,
+        }
     }
 }
 
@@ -143,53 +145,46 @@ impl<'kvs> VisitSource<'kvs> for Line {
     }
 }
 
-impl Source for Line {
-    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), KvError> {
-        let mut fields = self.fields.iter();
-        fields.try_for_each(|(key, value)| {
-            visitor.visit_pair(Key::from_str(key), Value::from(value.as_str()))
-        })
+impl Way {
+    /// A line that cannot be written has nowhere else to go.
+    fn write(&self, line: &Line) {
+        if let Some(journal) = &self.journal {
+            // Built anew without file, line and module: the MESSAGE_ID says more in
+            // fewer bytes.
+            let mut record = Record::builder();
+            record.level(line.level).target(IDENTIFIER);
+            record.key_values(&line.fields);
+            journal.log(&record.args(format_args!("{}", line.text)).build());
+            return;
+        }
+        // The levels of log from 1 on are those of syslog(3) from 3 on, as the
+        // journal logger has them, too.
+        let text = match self.prefixed {
+            true => format!("<{}>{}\n", line.level as usize + 2, line.text),
+            false => format!("{IDENTIFIER}: {}\n", line.text),
+        };
+        let (stderr, bytes) = (io::stderr(), text.as_bytes());
+        // A journal that takes nothing must not hold up the client's end.
+        let sent = socket::send_now(stderr.as_fd(), bytes);
+        // By hand it is a terminal or a file.
+        if sent.is_err_and(|error| error.raw_os_error() == Some(ENOTSOCK)) {
+            let _ = stderr.lock().write_all(bytes);
+        }
     }
 }
 
 impl Sink {
-    /// A line that cannot be written has nowhere else to go.
-    fn write(&mut self, line: Line) {
+    fn take(&mut self, line: Line) {
         match self {
-            Self::Nothing => {}
-            // The record is built anew without file, line and module: the
-            // MESSAGE_ID says more in fewer bytes.
-            Self::Native(journal) => journal.log(
-                &Record::builder()
-                    .level(line.level)
-                    .target(IDENTIFIER)
-                    .key_values(&line)
-                    .args(format_args!("{}", line.text))
-                    .build(),
-            ),
-            Self::Stderr { prefixed: true } => {
-                // The levels of log from 1 on are those of syslog(3) from 3 on, as
-                // the journal logger has them, too.
-                let line = format!("<{}>{}\n", line.level as usize + 2, line.text);
-                let stderr = io::stderr();
-                // A journal that takes nothing must not hold up the client's end.
-                let sent = socket::send_now(stderr.as_fd(), line.as_bytes());
-                // $JOURNAL_STREAM names what stderr is, and yet it is no journal.
-                if sent.is_err_and(|error| error.raw_os_error() == Some(ENOTSOCK)) {
-                    let _ = stderr.lock().write_all(line.as_bytes());
-                }
-            }
-            Self::Stderr { prefixed: false } => {
-                let line = format!("{IDENTIFIER}: {}\n", line.text);
-                let _ = io::stderr().write_all(line.as_bytes());
-            }
-            Self::Thread { queue, lost } => {
+            Self::Nobody => {}
+            Self::Caller(way) => way.write(&line),
+            Self::Thread { queue, lost, .. } => {
                 if *lost > 0 {
-                    let gap = Line {
-                        level: Level::Warn,
-                        text: format!("the journal did not take lines for a while; dropped {lost}"),
-                        fields: vec![("MESSAGE_ID".to_owned(), event::LINES_LOST.to_owned())],
-                    };
+                    let text =
+                        format!("the journal did not take lines for a while; dropped {lost}");
+                    let mut gap = Line::new(Level::Warn, &text);
+                    let id = event::LINES_LOST.to_owned();
+                    gap.fields.push(("MESSAGE_ID".to_owned(), id));
                     if queue.try_send(gap).is_ok() {
                         *lost = 0;
                     }

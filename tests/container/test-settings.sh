@@ -15,7 +15,7 @@ units="greeter:accept:inet greeter-accepted:accepted:accept greeter-inet:inet:ac
 faults() {
 	cat <<-'END'
 		mesage = "x"                            # FILE:1:1: unknown key 'mesage'; did you mean 'message'
-		message = 3                             # FILE:1:11: wrong type for 'message': .*; 'message' takes a string
+		message = 3                             # FILE:1:11: 3 is no value for 'message'; 'message' takes a string
 		[limits]\nwrite_timeout = "soon"        # FILE:2:17: .*soon.* takes a duration in quotes
 		message = "a"\nmessage_file = "b"       # FILE:2:16: both 'message' and 'message_file' are set; keep one
 		message_file = "/etc/greeter/absent"    # FILE:1:16: no file '/etc/greeter/absent'; write it

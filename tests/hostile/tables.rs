@@ -148,7 +148,7 @@ pub const SETTINGS: &[(&str, End)] = &[
     ("{ printf '['; printf 'greeting.%.0s' $(seq 100000); echo 'a]'; } >greeter.toml", Fails(78, "greeter.toml:1:")),
     ("echo 'limits.connections = 9223372036854775808' >greeter.toml", Fails(78, "greeter.toml:1:")),
     ("echo 'limits.connections = -1' >greeter.toml",        Fails(78, "takes a whole number from 1 to 1000000")),
-    ("echo 'limits.connections = inf' >greeter.toml",       Fails(78, "wrong type for 'connections'")),
+    ("echo 'limits.connections = inf' >greeter.toml",       Fails(78, "inf is no value for 'connections'")),
     ("echo 'limits.idle_timeout = \"99999999999999999999y\"' >greeter.toml", Fails(78, "is no value for 'idle_timeout'")),
     ("echo 'limits.write_timeout = \"18446744073709551615s\"' >greeter.toml", Fails(78, "is no value for 'write_timeout'")),
     ("echo 'limits = 5' >greeter.toml",                     Fails(78, "greeter.toml:1:")),
