@@ -108,7 +108,7 @@ impl Crowd {
     }
 
     /// Whether somebody may be waiting to be accepted.
-    pub fn may_bring(&self) -> bool {
+    pub fn somebody_waits(&self) -> bool {
         self.ports.iter().any(|port| port.ready)
     }
 

@@ -155,7 +155,7 @@ impl<'a> Server<'a> {
 
     /// How long nothing needs doing; none is for ever.
     fn timeout(&self) -> Option<Duration> {
-        if self.crowd.may_bring() && self.may_accept() {
+        if self.crowd.somebody_waits() && self.may_accept() {
             return Some(Duration::ZERO);
         }
         let is_due = self.paused_until.is_some() || self.crowd.tally.holds_back();
@@ -257,7 +257,7 @@ impl<'a> Server<'a> {
             return over;
         }
         let idle_timeout = self.crowd.settings.limits.idle_timeout;
-        let idle = idle_timeout.filter(|_| nobody && !self.crowd.may_bring());
+        let idle = idle_timeout.filter(|_| nobody && !self.crowd.somebody_waits());
         let idle = idle.filter(|idle| now.duration_since(self.last_arrival) >= *idle);
         if let Some(idle) = idle {
             let idle = clock::spell_duration(idle);

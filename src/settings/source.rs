@@ -111,9 +111,9 @@ fn read_text(path: &Path) -> Result<Option<Source>, Error> {
     };
     let text = String::from_utf8(bytes).map_err(|error| {
         let start = error.utf8_error().valid_up_to();
-        let meant = Some((error.as_bytes(), &(start..start + 1)));
+        let (text, span) = (error.as_bytes(), start..start + 1);
         let what = "is not UTF-8, as TOML must be";
-        Error::settings(path, meant, what, "save it as UTF-8")
+        Error::settings(path, Some((text, &span)), what, "save it as UTF-8")
     })?;
     let path = path.to_owned();
     Ok(Some(Source { path, text }))

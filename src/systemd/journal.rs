@@ -89,7 +89,8 @@ fn spawn(way: Way) -> io::Result<Sink> {
 /// for a moment longer, as of a process that is gone the journal may not find the
 /// unit any more, and `journalctl -u` would miss the reason.
 pub fn finish(failed: bool) {
-    if let Sink::Thread { queue, ended, .. } = mem::replace(&mut *sink(), Sink::Nobody) {
+    let last = mem::replace(&mut *sink(), Sink::Nobody);
+    if let Sink::Thread { queue, ended, .. } = last {
         drop(queue);
         // It says nothing, and ends or does not.
         let _ = ended.recv_timeout(Duration::from_secs(1));
