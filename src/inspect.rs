@@ -26,11 +26,13 @@ pub fn answer(cli: &Cli, settings: &Settings) -> Result<(), Error> {
         None => check(settings).as_bytes().into(),
     };
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(&answer).and_then(|()| stdout.flush());
-    // `greeter --show-config | head` wants no more.
-    let enough = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    let failed = written.err().filter(|error| !enough(error));
-    failed.map_or(Ok(()), |error| Err(Error::os("write to stdout", error)))
+    match stdout.write_all(&answer).and_then(|()| stdout.flush()) {
+        // `greeter --show-config | head` wants no more.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::os("write to stdout", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What was read: the files, the mode, the greetings. All of them are rendered once.

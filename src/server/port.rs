@@ -57,16 +57,10 @@ impl Port {
     /// # Errors
     /// The kernel is short of something ([`is_shortage`]), or the socket is broken.
     pub fn accept(&mut self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
-        let accepted = match (&self.socket, self.mode) {
-            (Some(listener), Mode::Accept) => listener.accept(),
-            _ => {
-                self.ready = false;
-                let client = self.socket.take();
-                return Ok(client.map(|client| {
-                    let peer = client.peer();
-                    (client, peer)
-                }));
-            }
+        let none_left = || io::ErrorKind::WouldBlock.into();
+        let accepted = match &self.socket {
+            Some(listener) if self.mode == Mode::Accept => listener.accept(),
+            _ => self.only_client().ok_or_else(none_left),
         };
         match accepted {
             Ok(client) => Ok(Some(client)),
@@ -77,6 +71,13 @@ impl Port {
             Err(error) if is_the_clients(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The client that systemd accepted, once.
+    fn only_client(&mut self) -> Option<(Socket, Option<SocketAddr>)> {
+        let client = self.socket.take()?;
+        let peer = client.peer();
+        Some((client, peer))
     }
 
     /// The bytes for one client.
@@ -111,32 +112,18 @@ impl Port {
 /// manual page says which are the network's, to be taken as if nobody had been
 /// there; EPERM is a firewall's.
 fn is_the_clients(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().unwrap_or_default();
     matches!(
-        error.raw_os_error(),
-        Some(
-            EPERM
-                | EINTR
-                | ENONET
-                | EPROTO
-                | ENOPROTOOPT
-                | EOPNOTSUPP
-                | ENETDOWN
-                | ENETUNREACH
-                | ECONNABORTED
-                | ECONNRESET
-                | ETIMEDOUT
-                | EHOSTDOWN
-                | EHOSTUNREACH
-        )
-    )
+        errno,
+        EPERM | EINTR | ENONET | EPROTO | ENOPROTOOPT | EOPNOTSUPP
+    ) || matches!(errno, ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH)
+        || matches!(errno, ECONNABORTED | ECONNRESET | ETIMEDOUT)
 }
 
 /// Whether the kernel is out of descriptors, memory or room in epoll.
 pub fn is_shortage(error: &io::Error) -> bool {
-    let short = [ENOMEM, ENFILE, EMFILE, ENOBUFS, ENOSPC];
-    error
-        .raw_os_error()
-        .is_some_and(|errno| short.contains(&errno))
+    let errno = error.raw_os_error().unwrap_or_default();
+    matches!(errno, ENOMEM | ENFILE | EMFILE | ENOBUFS | ENOSPC)
 }
 
 #[cfg(test)]
