@@ -293,10 +293,10 @@ impl Crowd {
         log::info!(
             MESSAGE_ID = event::GREETED,
             GREETER_MODE = port.mode.name(),
-            GREETER_SOCKET = socket,
-            GREETER_PEER = peer.address,
-            GREETER_PEER_PORT = peer.port,
-            GREETER_LOCAL = port.reached(&guest.client.socket).text,
+            GREETER_SOCKET = socket.as_str(),
+            GREETER_PEER = peer.address.as_str(),
+            GREETER_PEER_PORT = peer.port.as_str(),
+            GREETER_LOCAL = port.reached(&guest.client.socket).text.as_str(),
             GREETER_BYTES = bytes,
             GREETER_DURATION_USEC = guest.begun.elapsed().as_micros(),
             GREETER_RESULT = result;

@@ -152,9 +152,13 @@ impl Way {
         if let Some(journal) = &self.journal {
             // Built anew without file, line and module: the MESSAGE_ID says more in
             // fewer bytes.
-            let mut record = Record::builder();
-            record.level(line.level).target(IDENTIFIER);
-            record.key_values(&line.fields);
+            let fields = line.fields.iter();
+            let fields: Vec<_> = fields.map(|(key, value)| (&**key, &**value)).collect();
+            let (mut record, fields) = (Record::builder(), &fields[..]);
+            record
+                .level(line.level)
+                .target(IDENTIFIER)
+                .key_values(&fields);
             journal.log(&record.args(format_args!("{}", line.text)).build());
             return;
         }
