@@ -59,16 +59,15 @@ pub fn sort(handed: Vec<Handed>) -> Result<Handover, Error> {
 /// # Errors
 /// The kernel's, for the first that cannot be had.
 pub fn bind(places: &[Place]) -> Result<Handover, Error> {
-    let bind = |place: &Place| {
-        let failed = |error| Error::os(format!("listen on '{place}'"), error);
-        Ok((Socket::listen(place).map_err(failed)?, place.to_string()))
-    };
-    let sockets: Result<_, Error> = places.iter().map(bind).collect();
-    let mode = Mode::Accept;
-    Ok(Handover {
-        mode,
-        sockets: sockets?,
-    })
+    let (mode, mut sockets) = (Mode::Accept, Vec::new());
+    for (number, place) in places.iter().enumerate() {
+        let socket = Socket::listen(place).map_err(|error| {
+            places[..number].iter().for_each(Place::leave);
+            Error::os(format!("listen on '{place}'"), error)
+        })?;
+        sockets.push((socket, place.to_string()));
+    }
+    Ok(Handover { mode, sockets })
 }
 
 fn standard_input() -> Result<Handover, Error> {

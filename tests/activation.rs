@@ -179,6 +179,19 @@ fn by_hand_it_binds_what_it_is_told_reloads_and_stops() {
     assert!(!path.exists());
 }
 
+#[test]
+fn a_place_that_cannot_be_had_leaves_no_other_behind() {
+    let folder = Folder::new();
+    let (first, taken) = (folder.path("first"), folder.path("taken"));
+    let _other = std::os::unix::net::UnixListener::bind(&taken).unwrap();
+    let places = [&first, &taken].map(|path| format!("--listen={}", path.display()));
+    let output = Command::new(GREETER).args(places).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot listen on '") && said.contains("taken'"));
+    assert!(!first.exists() && taken.exists());
+}
+
 /// Starts the program by hand, with these settings, at a port of its own.
 fn by_hand(file: &str) -> (Running, u16) {
     let port = free_port();
