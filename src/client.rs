@@ -27,7 +27,7 @@ pub struct Client {
     /// None once it is out.
     greeting: Option<Rc<[u8]>>,
     /// When its patience with us, or ours with it, ends.
-    deadline: Instant,
+    pub deadline: Instant,
     /// How long its end is waited for after the greeting.
     linger: Duration,
     /// How many bytes of its own are still read after the greeting.

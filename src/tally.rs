@@ -11,6 +11,8 @@ use crate::settings::values::PeerDetail;
 /// Lines that clients may cause in a second; the rest is counted in one.
 pub const LINES_A_SECOND: u64 = 50;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// What `log_peer = "prefix"` leaves of an address.
 const V4: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 const V6: Ipv6Addr = Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0);
@@ -84,18 +86,18 @@ impl Tally {
         wanted && self.lines <= LINES_A_SECOND
     }
 
-    /// Whether [`Tally::turn_second`] will have something to say.
-    pub fn holds_back(&self) -> bool {
-        self.lines > LINES_A_SECOND
+    /// When [`Tally::turn_second`] has something to say, if it has.
+    pub fn due(&self) -> Option<Instant> {
+        (self.lines > LINES_A_SECOND).then(|| self.second + SECOND)
     }
 
     /// Once the second of lines is over, says how many clients had none, and
     /// begins the next.
     pub fn turn_second(&mut self, now: Instant) {
-        if now.duration_since(self.second) < Duration::from_secs(1) {
+        if now < self.second + SECOND {
             return;
         }
-        if self.holds_back() {
+        if self.lines > LINES_A_SECOND {
             let count = grouped(self.lines - LINES_A_SECOND);
             log::info!(MESSAGE_ID = event::SUPPRESSED; "served {count} more clients without a line each");
         }
@@ -190,10 +192,10 @@ mod tests {
         let start = Instant::now();
         let mut tally = Tally::new(start);
         let allowed = (0..60).filter(|_| tally.may_log()).count();
-        assert!(allowed == 50 && tally.holds_back());
+        assert_eq!((allowed, tally.due()), (50, Some(start + SECOND)));
         tally.turn_second(start + Duration::from_millis(999));
         assert!(!tally.may_log());
         tally.turn_second(start + Duration::from_secs(1));
-        assert!(tally.may_log() && !tally.holds_back());
+        assert!(tally.may_log() && tally.due().is_none());
     }
 }

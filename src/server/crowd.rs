@@ -23,7 +23,7 @@ use crate::tally::{Peer, Tally};
 
 /// How long a client is left alone after its greeting, at least.
 const GRACE: Duration = Duration::from_millis(5);
-/// How often deadlines are looked at.
+/// Deadlines are looked at this often at most.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The sockets, the settings, and everybody who is connected.
@@ -42,8 +42,8 @@ pub struct Crowd {
     /// How many there are of each origin, where that is limited.
     origins: HashMap<IpAddr, u32>,
     scratch: Scratch,
-    /// When the deadlines were looked at.
-    looked: Instant,
+    /// When the deadlines are looked at.
+    look_at: Instant,
 }
 
 /// A client with what its line in the journal needs.
@@ -94,7 +94,7 @@ impl Crowd {
             fresh: VecDeque::new(),
             origins: HashMap::new(),
             scratch: Scratch::default(),
-            looked: now,
+            look_at: now,
         };
         crowd.agree();
         Ok(crowd)
@@ -125,13 +125,11 @@ impl Crowd {
             .count()
     }
 
-    /// When to look at somebody again, at the latest.
-    pub fn patience(&self) -> Option<Duration> {
-        match (self.guests.is_empty(), self.fresh.is_empty()) {
-            (true, _) => None,
-            (_, false) => Some(2 * GRACE),
-            _ => Some(TICK),
-        }
+    /// When somebody must be looked at again, if nothing happens.
+    pub fn due(&self) -> Option<Instant> {
+        let fresh = self.fresh.front().map(|(greeted, _)| *greeted + 2 * GRACE);
+        let late = (!self.guests.is_empty()).then_some(self.look_at);
+        fresh.into_iter().chain(late).min()
     }
 
     /// Takes the next client of a port, if there is one, and greets it: for almost
@@ -160,6 +158,7 @@ impl Crowd {
             begun: now,
             watched: false,
         });
+        self.look_at = self.look_at.min(now + TICK);
         if held > most {
             let socket = &self.guests[key].client.socket;
             socket.finish();
@@ -208,10 +207,9 @@ impl Crowd {
 
     /// Closes whoever is past its deadline.
     pub fn close_late(&mut self, now: Instant) {
-        if now.duration_since(self.looked) < TICK {
+        if now < self.look_at {
             return;
         }
-        self.looked = now;
         let guests = self.guests.iter_mut();
         let late = guests.filter_map(|(key, guest)| guest.client.is_late(now).then_some(key));
         for key in late.collect::<Vec<_>>() {
@@ -220,6 +218,9 @@ impl Crowd {
             }
             self.close(key);
         }
+        let guests = self.guests.iter();
+        let next = guests.map(|(_, guest)| guest.client.deadline).min();
+        self.look_at = next.map_or(now, |next| next.max(now + TICK));
     }
 
     /// Takes a client to its next step; one that has made its last is closed.
@@ -227,7 +228,10 @@ impl Crowd {
         let step = self.guests[key].client.advance(&mut self.scratch, now);
         match step {
             Step::Wait => {}
-            Step::Sent => self.report(key, Outcome::Sent),
+            Step::Sent => {
+                self.look_at = self.look_at.min(now + TICK);
+                self.report(key, Outcome::Sent);
+            }
             Step::Gone => {
                 self.report(key, Outcome::Gone);
                 self.close(key);

@@ -34,8 +34,6 @@ const RESERVE: usize = 32;
 const SHORTAGE_OVER: Duration = Duration::from_secs(60);
 /// The status text changes this often at most.
 const STATUS_TICK: Duration = Duration::from_secs(1);
-/// How often the loop looks whether what is due soon is due.
-const TICK: Duration = Duration::from_millis(100);
 
 /// The loop and all that it serves.
 pub struct Server<'a> {
@@ -85,7 +83,10 @@ impl<'a> Server<'a> {
             told: (0, 0),
             status_due: now,
             paused_until: None,
-            room: kernel::descriptor_limit().saturating_sub(held).max(1),
+            room: match mode {
+                Mode::Accept => kernel::descriptor_limit().saturating_sub(held).max(1),
+                _ => usize::MAX,
+            },
             shortage_met: None,
             watchdog: notify::watchdog_interval().map(|interval| (interval, now + interval)),
             last_arrival: now,
@@ -158,17 +159,20 @@ impl<'a> Server<'a> {
         if self.crowd.somebody_waits() && self.may_accept() {
             return Some(Duration::ZERO);
         }
-        let is_due = self.paused_until.is_some() || self.crowd.tally.holds_back();
-        let is_due = is_due || self.told != self.counts();
-        let tick = self.crowd.patience().or(is_due.then_some(TICK));
+        let now = Instant::now();
         let idle_timeout = self.crowd.settings.limits.idle_timeout;
         let idle = idle_timeout.filter(|_| self.crowd.len() == 0);
-        let idle = idle.map(|idle| self.last_arrival + idle);
-        let watchdog = self.watchdog.map(|(_, due)| due);
-        let now = Instant::now();
-        let moments = [watchdog, idle].into_iter().flatten();
-        let lengths = moments.map(|due| due.saturating_duration_since(now));
-        lengths.chain(tick).min()
+        let due = [
+            self.crowd.due(),
+            self.paused_until,
+            self.stop_by,
+            self.watchdog.map(|(_, due)| due),
+            idle.map(|idle| self.last_arrival + idle),
+            self.crowd.tally.due(),
+            self.has_news().then_some(self.status_due),
+        ];
+        let next = due.into_iter().flatten().min();
+        next.map(|next| next.saturating_duration_since(now))
     }
 
     fn may_accept(&self) -> bool {
@@ -219,20 +223,20 @@ impl<'a> Server<'a> {
             *due = now + *interval;
             self.notifier.watchdog();
         }
-        // Of the only client of an instance all is said.
-        if self.mode != Mode::Accept {
-            return;
-        }
         let connections = self.crowd.settings.limits.connections;
         if self.crowd.len() >= self.room && self.room < connections {
             let cause = "LimitNOFILE= of the service is too low for 'connections'";
             self.tell_shortage(&cause, now);
         }
-        let is_due = self.told != self.counts() && now >= self.status_due;
-        if is_due && self.stop_by.is_none() {
+        if self.has_news() && now >= self.status_due {
             self.notifier.status(&self.status());
             (self.told, self.status_due) = (self.counts(), now + STATUS_TICK);
         }
+    }
+
+    /// Whether there is another status to tell; of an instance's only client all is said.
+    fn has_news(&self) -> bool {
+        self.mode == Mode::Accept && self.stop_by.is_none() && self.told != self.counts()
     }
 
     fn counts(&self) -> (u64, usize) {
