@@ -1,4 +1,4 @@
-//! The program: arguments, one run, an exit status. Floor 10.
+//! The program: arguments, one run, an exit status. Floor 11.
 
 use std::process::ExitCode;
 

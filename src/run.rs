@@ -1,4 +1,4 @@
-//! Holds what was handed over against the settings, and serves. Floor 9.
+//! Holds what was handed over against the settings, and serves. Floor 10.
 
 use std::env;
 

@@ -165,7 +165,7 @@ fn every_event_is_in_the_manual_and_in_the_catalogue_and_no_other() {
 fn the_manual_names_every_journal_field_and_no_other() {
     let field = |c: char| c.is_ascii_uppercase() || c == '_';
     let found = words(&read("man/greeter.8.scd"), "GREETER_", field);
-    let logged = words(&read("src/server/crowd.rs"), "GREETER_", field);
+    let logged = words(&read("src/server/guest.rs"), "GREETER_", field);
     assert!(logged.len() > 5, "{logged:?}");
     same("fields", &found, logged);
 }

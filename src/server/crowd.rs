@@ -1,4 +1,4 @@
-//! The clients that are connected: greeted, waited for, closed. Floor 7.
+//! The clients that are connected: greeted, waited for, closed. Floor 8.
 //!
 //! After its greeting a client is left alone for a moment and then looked at
 //! once: almost all are gone by then and were never registered with epoll, which
@@ -7,19 +7,19 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::guest::{self, Guest, Outcome};
 use super::port::Port;
 use crate::client::{Client, Step};
-use crate::event;
 use crate::mode::Mode;
 use crate::poller::Poller;
 use crate::settings::values::Settings;
 use crate::socket::Scratch;
-use crate::tally::{Peer, Tally};
+use crate::tally::Tally;
 
 /// How long a client is left alone after its greeting, at least.
 const GRACE: Duration = Duration::from_millis(5);
@@ -44,33 +44,6 @@ pub struct Crowd {
     scratch: Scratch,
     /// When the deadlines are looked at.
     look_at: Instant,
-}
-
-/// A client with what its line in the journal needs.
-#[derive(Debug)]
-struct Guest {
-    client: Client,
-    /// Which of the ports it came to.
-    port: usize,
-    peer: Option<SocketAddr>,
-    origin: Option<IpAddr>,
-    /// When it was accepted.
-    begun: Instant,
-    /// Registered with epoll.
-    watched: bool,
-}
-
-/// How it ended for a client: GREETER_RESULT.
-#[derive(Debug, Clone, Copy)]
-enum Outcome {
-    /// The kernel took all of the greeting.
-    Sent,
-    /// The client left before that.
-    Gone,
-    /// The client did not take it within `write_timeout`.
-    Timeout,
-    /// The client's source holds all the connections that it may.
-    Refused,
 }
 
 impl Crowd {
@@ -143,7 +116,9 @@ impl Crowd {
             return Ok(false);
         };
         let most = self.settings.limits.connections_per_source;
-        let origin = peer.filter(|_| most > 0).map(|peer| origin(peer.ip()));
+        let origin = peer
+            .filter(|_| most > 0)
+            .map(|peer| guest::origin(peer.ip()));
         let held = origin.map_or(0, |origin| {
             let held = self.origins.entry(origin).or_default();
             *held += 1;
@@ -268,64 +243,11 @@ impl Crowd {
     /// Counts a client, and writes its line if it may have one.
     fn report(&mut self, key: usize, outcome: Outcome) {
         let guest = &self.guests[key];
-        if matches!(outcome, Outcome::Sent) {
+        if outcome == Outcome::Sent {
             self.tally.count(guest.peer);
         }
-        if !self.tally.may_log() {
-            return;
+        if self.tally.may_log() {
+            guest.log(&self.ports[guest.port], outcome, self.settings.log_peer);
         }
-        let (port, bytes) = (&self.ports[guest.port], guest.client.sent);
-        let (socket, peer) = (&port.name, Peer::new(guest.peer, self.settings.log_peer));
-        let (result, text) = match outcome {
-            Outcome::Sent => (
-                "sent",
-                format!("greeted {peer} on '{socket}', {bytes} bytes"),
-            ),
-            Outcome::Gone => (
-                "gone",
-                format!("{peer} left '{socket}' before it was greeted"),
-            ),
-            Outcome::Timeout => (
-                "timeout",
-                format!("{peer} on '{socket}' did not take its greeting in time"),
-            ),
-            Outcome::Refused => (
-                "refused",
-                format!("refused {peer} on '{socket}': too many connections of this source"),
-            ),
-        };
-        log::info!(
-            MESSAGE_ID = event::GREETED,
-            GREETER_MODE = port.mode.name(),
-            GREETER_SOCKET = socket.as_str(),
-            GREETER_PEER = peer.address.as_str(),
-            GREETER_PEER_PORT = peer.port.as_str(),
-            GREETER_LOCAL = port.reached(&guest.client.socket).text.as_str(),
-            GREETER_BYTES = bytes,
-            GREETER_DURATION_USEC = guest.begun.elapsed().as_micros(),
-            GREETER_RESULT = result;
-            "{text}"
-        );
-    }
-}
-
-/// Whom `connections_per_source` counts as one: an IPv4 address or an IPv6 /64.
-fn origin(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ipv6_network_and_an_ipv4_address_are_one_origin_each() {
-        let origin = |text: &str| origin(text.parse().unwrap());
-        assert_eq!(origin("2001:db8:1:2::3"), origin("2001:db8:1:2:ffff::"));
-        assert_ne!(origin("2001:db8:1:2::3"), origin("2001:db8:1:3::3"));
-        assert_ne!(origin("192.0.2.2"), origin("192.0.2.1"));
     }
 }

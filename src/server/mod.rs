@@ -1,9 +1,10 @@
 //! The serving loop: one thread, one epoll(7) instance, no call that waits but the
-//! one at the top of a turn. Floor 8.
+//! one at the top of a turn. Floor 9.
 //!
 //! Where systemd accepts there is one client, and the loop ends with it.
 
 mod crowd;
+mod guest;
 mod port;
 
 use std::fmt::Display;
