@@ -146,8 +146,8 @@ impl<'a> Server<'a> {
             self.paused_until = None;
         }
         self.accept(now)?;
-        // Where nobody else is let in, each end must be known at once.
-        let full = !self.may_accept();
+        // Where nobody else is let in, or will come, each end must be known at once.
+        let full = !self.may_accept() || self.mode != Mode::Accept;
         if let Err(error) = self.crowd.settle(now, full) {
             self.back_off(&error, now);
         }
