@@ -53,7 +53,7 @@ impl Facts<'_> {
     /// What stands for a placeholder. What does not exist is `-`.
     fn value(&self, placeholder: &str) -> String {
         let none = || "-".to_owned();
-        let ip = |end: SocketAddr| end.ip().to_string();
+        let ip = |end: SocketAddr| end.ip().to_canonical().to_string();
         let port = |end: SocketAddr| end.port().to_string();
         match placeholder {
             "peer_addr" => self.peer.map_or_else(none, ip),
@@ -189,7 +189,7 @@ mod tests {
             ip,
             text: text_of_ip,
         };
-        let peer = Some("192.0.2.7:51000");
+        let peer = Some("[::ffff:192.0.2.7]:51000");
         assert_eq!(render(text, ending, peer, &local), expected, "{text:?}");
     }
 

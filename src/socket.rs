@@ -14,6 +14,7 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use crate::raw;
 
 /// `MSG_DONTWAIT` of send(2): no fcntl(2) per client is needed to be non-blocking.
+/// What does not wait is not interrupted by a signal either (signal(7)).
 const DONTWAIT: i32 = 0x40;
 /// `MSG_NOSIGNAL` of send(2).
 const NOSIGNAL: i32 = 0x4000;
@@ -270,6 +271,21 @@ mod tests {
     fn mapped_addresses_are_shown_as_ipv4() {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();
         assert_eq!(Local::new(Ok(mapped.into())).text, "192.0.2.1:80");
+    }
+
+    #[test]
+    fn a_client_of_both_families_socket_is_ipv4_from_either_end() {
+        let both = socket2::Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        both.set_only_v6(false).unwrap();
+        both.bind(&SocketAddr::from(([0; 16], 0)).into()).unwrap();
+        both.listen(1).unwrap();
+        let listener = Socket::new(both.into(), false).unwrap();
+        let port = listener.local().ip.unwrap().port();
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (accepted, peer) = listener.accept().unwrap();
+        assert_eq!(peer, client.local_addr().ok());
+        assert_eq!(accepted.peer(), peer);
+        assert_eq!(accepted.local().text, format!("127.0.0.1:{port}"));
     }
 
     #[test]

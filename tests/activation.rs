@@ -5,6 +5,7 @@ mod support;
 
 use std::io::Read;
 use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -183,7 +184,7 @@ fn by_hand_it_binds_what_it_is_told_reloads_and_stops() {
 fn a_place_that_cannot_be_had_leaves_no_other_behind() {
     let folder = Folder::new();
     let (first, taken) = (folder.path("first"), folder.path("taken"));
-    let _other = std::os::unix::net::UnixListener::bind(&taken).unwrap();
+    let _other = UnixListener::bind(&taken).unwrap();
     let places = [&first, &taken].map(|path| format!("--listen={}", path.display()));
     let output = Command::new(GREETER).args(places).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -256,6 +257,24 @@ fn held_clients_are_let_go_and_the_limit_makes_others_wait() {
         "{waited:?}"
     );
     drop(held);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go_in_every_mode() {
+    let folder = Folder::new();
+    let message = folder.write("large", "x".repeat(1 << 20));
+    let text = format!("message_file = '{message}'\n[limits]\nwrite_timeout = '200ms'\n");
+    let file = folder.write("g.toml", &text);
+    for (options, _) in MODES {
+        // A Unix socket's buffer is smaller than that, whatever the system's settings.
+        let path = folder.path(&format!("socket{}", options.len()));
+        let running = activate(options, path.to_str().unwrap(), &["--config", &file]);
+        let mut held = UnixStream::connect(&path).unwrap();
+        running.expect("did not take its greeting in time");
+        let mut read = Vec::new();
+        held.read_to_end(&mut read).unwrap();
+        assert!(read.len() < 1 << 20, "{options:?}");
+    }
 }
 
 #[test]

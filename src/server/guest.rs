@@ -82,7 +82,7 @@ impl Guest {
 
 /// Whom `connections_per_source` counts as one: an IPv4 address or an IPv6 /64.
 pub fn origin(address: IpAddr) -> IpAddr {
-    match address {
+    match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
         v4 => v4,
     }
@@ -97,6 +97,7 @@ mod tests {
         let origin = |text: &str| origin(text.parse().unwrap());
         assert_eq!(origin("2001:db8:1:2::3"), origin("2001:db8:1:2:ffff::"));
         assert_ne!(origin("2001:db8:1:2::3"), origin("2001:db8:1:3::3"));
+        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
         assert_ne!(origin("192.0.2.2"), origin("192.0.2.1"));
     }
 }

@@ -261,6 +261,42 @@ mod tests {
     }
 
     #[test]
+    fn a_key_takes_what_its_words_say() {
+        let taken = |path: &str, value: &str| {
+            let text = format!("{path} = {value}\n");
+            let said = said(&text);
+            assert!(said.is_empty() || said.contains(" takes "), "{said}");
+            said.is_empty()
+        };
+        for (path, good, bad) in [
+            ("limits.connections", ["1", "1000000"], ["0", "1000001"]),
+            (
+                "limits.connections_per_source",
+                ["0", "1000000"],
+                ["-1", "1000001"],
+            ),
+            (
+                "limits.linger_bytes",
+                ["0", "1073741824"],
+                ["-1", "1073741825"],
+            ),
+            (
+                "limits.write_timeout",
+                ["'0s'", "'365days'"],
+                ["'366days'", "10"],
+            ),
+            ("limits.connections", ["2", "3"], ["'2'", "2.0"]),
+            ("message", ["''", "'from 1 to 5'"], ["1", "true"]),
+            ("log_level", ["'error'", "'trace'"], ["'off'", "1"]),
+        ] {
+            assert_eq!(good.map(|value| taken(path, value)), [true; 2], "{path}");
+            assert_eq!(bad.map(|value| taken(path, value)), [false; 2], "{path}");
+        }
+        // What looks like the path of a key is not always one.
+        assert!(said("\"limits.connections\" = 5\n").contains("unknown key"));
+    }
+
+    #[test]
     fn what_is_no_toml_is_said_on_one_line_at_the_right_one() {
         for (text, line) in [
             ("mode = accept\n", 1),

@@ -138,11 +138,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_found_where_they_stand() {
+        assert!(find("mode").is_some());
+        assert!(find("limits.mode").is_none());
+        assert!(find("greeting.smtp.message").is_some());
+        assert!(find("greeting.a.b.message").is_some());
+    }
+
+    #[test]
     fn words_are_those_in_quotes_of_a_key_that_takes_no_others() {
-        let find = |path| KEYS.iter().find(|key| key.path == path).unwrap();
-        let words = |path| find(path).words().collect::<Vec<_>>();
+        let words = |path| find(path).unwrap().words().collect::<Vec<_>>();
         assert_eq!(words("mode"), ["auto", "accept", "accepted", "inet"]);
-        assert_eq!(words("greeting.NAME.line_ending"), ["lf", "crlf", "raw"]);
+        assert_eq!(words("greeting.smtp.line_ending"), ["lf", "crlf", "raw"]);
         assert!(words("limits.write_timeout").is_empty());
         assert!(words("message").is_empty());
     }

@@ -211,8 +211,17 @@ mod tests {
         assert_eq!(settings.limits.drain_timeout, Duration::from_secs(5));
         assert_eq!(settings.limits.idle_timeout, None);
         assert_eq!(settings.log_level, LevelFilter::Info);
-        let own = Template::parse(b"This socket was passed on stdin/stdout", LineEnding::Lf);
-        assert_eq!(settings.template("stdin"), &own.unwrap());
+    }
+
+    #[test]
+    fn each_mode_has_a_text_of_its_own() {
+        for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
+            let settings = merge(Vec::new(), "greeter.socket", Some(mode)).unwrap();
+            let own = Template::parse(mode.default_message().as_bytes(), LineEnding::Lf);
+            assert_eq!(settings.template("any"), &own.unwrap());
+        }
+        let inet = "This socket was passed on stdin/stdout";
+        assert_eq!(Mode::Inet.default_message(), inet);
     }
 
     #[test]
