@@ -51,14 +51,15 @@ impl Crowd {
     ///
     /// # Errors
     /// The kernel gives no descriptors.
-    pub fn new(ports: Vec<Port>, settings: Settings, now: Instant) -> io::Result<Self> {
+    pub fn new(mut ports: Vec<Port>, settings: Settings, now: Instant) -> io::Result<Self> {
         let poller = Poller::new()?;
-        for (number, port) in ports.iter().enumerate() {
+        for (number, port) in ports.iter_mut().enumerate() {
+            port.agree(&settings);
             if let (Some(socket), Mode::Accept) = (&port.socket, port.mode) {
                 poller.watch(socket, number, false)?;
             }
         }
-        let mut crowd = Self {
+        Ok(Self {
             ports,
             settings,
             tally: Tally::new(now),
@@ -68,16 +69,15 @@ impl Crowd {
             origins: HashMap::new(),
             scratch: Scratch::default(),
             look_at: now,
-        };
-        crowd.agree();
-        Ok(crowd)
+        })
     }
 
-    /// Puts the settings in force, for new clients.
-    pub fn agree(&mut self) {
+    /// Puts other settings in force, for new clients.
+    pub fn agree(&mut self, settings: Settings) {
         for port in &mut self.ports {
-            port.settle(&self.settings);
+            port.agree(&settings);
         }
+        self.settings = settings;
     }
 
     /// Whether somebody may be waiting to be accepted.

@@ -297,8 +297,7 @@ impl<'a> Server<'a> {
         match (self.reload)() {
             Ok(settings) => {
                 log::set_max_level(settings.log_level);
-                self.crowd.settings = settings;
-                self.crowd.agree();
+                self.crowd.agree(settings);
                 self.trouble.clear();
                 log::info!(MESSAGE_ID = event::RELOADED; "read the settings anew");
             }

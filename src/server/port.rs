@@ -32,7 +32,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// A socket that says nothing yet: [`Port::settle`] tells it what.
+    /// A socket that says nothing yet: [`Port::agree`] tells it what.
     pub fn new(socket: Socket, name: String, mode: Mode) -> Self {
         Self {
             name,
@@ -46,7 +46,7 @@ impl Port {
     }
 
     /// Takes its greeting from the settings.
-    pub fn settle(&mut self, settings: &Settings) {
+    pub fn agree(&mut self, settings: &Settings) {
         self.template = settings.template(&self.name).clone();
         let is_same = self.template.is_same();
         self.same = is_same.then(|| self.render(None, &self.local));

@@ -94,7 +94,7 @@ pub fn finish(failed: bool) {
         drop(queue);
         // It says nothing, and ends or does not.
         let _ = ended.recv_timeout(Duration::from_secs(1));
-        if failed {
+        if failed && connected_to_journal() {
             thread::sleep(Duration::from_millis(100));
         }
     }
