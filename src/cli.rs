@@ -1,12 +1,15 @@
-//! The command line; the door to clap. Floor 3.
+//! The command line; wraps clap.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::socket::Place;
+use crate::socket::ListenAddr;
 
-/// Says one greeting to everybody who connects.
+/// Sends a fixed text to every client that connects to a socket, then closes the connection.
 ///
-/// systemd holds the port and starts greeter when somebody connects:
+/// systemd listens on the port and starts greeter on the first connection:
 /// 'systemctl enable --now greeter.socket'.
 #[derive(Debug, Parser)]
 #[command(
@@ -14,15 +17,15 @@ use crate::socket::Place;
     after_help = "See greeter(8), greeter.toml(5) and greeter(7)."
 )]
 pub struct Cli {
-    /// Settings to read: NAME.toml in /etc/greeter and its fellows; with a slash in it, that file alone
+    /// Settings to read: NAME.toml from /etc/greeter, /run/greeter or /usr/lib/greeter, or the path of a file (with its FILE.d/*.toml)
     #[arg(long, value_name = "NAME", default_value = "greeter")]
     pub config: String,
 
-    /// Bind IP:PORT or /path without systemd, in the foreground (repeatable)
+    /// Listen on IP:PORT or /path without systemd, in the foreground (repeatable)
     #[arg(long, value_name = "ADDR")]
-    pub listen: Vec<Place>,
+    pub listen: Vec<ListenAddr>,
 
-    /// Read and check the settings, print what was read, bind nothing
+    /// Read and validate the settings, print what was read, bind nothing
     #[arg(long, conflicts_with_all = ["listen", "show_config", "preview"])]
     pub check: bool,
 
@@ -30,14 +33,26 @@ pub struct Cli {
     #[arg(long, conflicts_with_all = ["listen", "preview"])]
     pub show_config: bool,
 
-    /// Print what a client would be sent, of the sockets named NAME if given
+    /// Print the greeting as a client would receive it [of the sockets named NAME]
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with = "listen")]
     pub preview: Option<String>,
 }
 
 impl Cli {
-    /// Whether the settings are only asked about and nobody is served.
-    pub fn only_asks(&self) -> bool {
+    /// Parses the arguments of the process, the program's name first.
+    ///
+    /// # Errors
+    /// The exit status, after the error, the help or the version was printed.
+    pub fn parse_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Self, ExitCode> {
+        Self::try_parse_from(arguments).map_err(|error| {
+            // If printing fails, the exit status still reports the error.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        })
+    }
+
+    /// Whether the command line only queries the settings and serves no client.
+    pub fn is_query(&self) -> bool {
         self.check || self.show_config || self.preview.is_some()
     }
 }

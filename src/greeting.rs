@@ -1,200 +1,300 @@
-//! From the text in the settings to the bytes that one client is sent. Floor 3.
+//! From the text in the settings to the bytes that a client is sent.
 //!
-//! Everything here is made from values: no I/O, no clock, no environment.
+//! Everything here is computed from values: no I/O, no clock, no environment.
 
 use std::mem;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::socket::Local;
+use crate::mode::Mode;
+use crate::socket::LocalAddr;
 
 /// How lines end on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEnding {
     /// `\n`.
     Lf,
-    /// `\r\n`, as the protocols of the Internet want it.
+    /// `\r\n`, as Internet protocols require.
     Crlf,
-    /// The bytes as they are, placeholders included.
+    /// The bytes as they are; braces have no meaning.
     Raw,
 }
 
-/// What may stand between braces in a greeting, in the order of greeter.toml(5).
-pub const PLACEHOLDERS: &[&str] = &[
-    "peer_addr",
-    "peer_port",
-    "local_addr",
-    "local_port",
-    "hostname",
-    "time",
-    "socket",
-    "mode",
-];
-
-/// What is known of one client, for its greeting.
-#[derive(Debug)]
-pub struct Facts<'a> {
-    /// The client's address and port; none for a Unix socket.
-    pub peer: Option<SocketAddr>,
-    /// What it reached.
-    pub local: &'a Local,
-    /// The host's name.
-    pub hostname: String,
-    /// The moment: RFC 3339, UTC, whole seconds.
-    pub time: String,
+/// A value that a greeting can contain, written as its name between braces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placeholder {
+    /// The client's IP address.
+    PeerAddr,
+    /// The client's port.
+    PeerPort,
+    /// The IP address that the client connected to, or the path of a Unix socket.
+    LocalAddr,
+    /// The port that the client connected to.
+    LocalPort,
+    /// The host name.
+    Hostname,
+    /// The current time (RFC 3339, UTC).
+    Time,
     /// The socket's name.
-    pub socket: &'a str,
+    Socket,
     /// The mode's name.
-    pub mode: &'a str,
+    Mode,
 }
 
-impl Facts<'_> {
-    /// What stands for a placeholder. What does not exist is `-`.
-    fn value(&self, placeholder: &str) -> String {
-        let none = || "-".to_owned();
-        let ip = |end: SocketAddr| end.ip().to_canonical().to_string();
-        let port = |end: SocketAddr| end.port().to_string();
-        match placeholder {
-            "peer_addr" => self.peer.map_or_else(none, ip),
-            "peer_port" => self.peer.map_or_else(none, port),
-            "local_addr" => self.local.ip.map_or_else(|| self.local.text.clone(), ip),
-            "local_port" => self.local.ip.map_or_else(none, port),
-            "hostname" => self.hostname.clone(),
-            "time" => self.time.clone(),
-            "socket" => self.socket.to_owned(),
-            _ => self.mode.to_owned(),
+impl Placeholder {
+    /// Every placeholder, in the order of greeter.toml(5).
+    pub const ALL: [Self; 8] = [
+        Self::PeerAddr,
+        Self::PeerPort,
+        Self::LocalAddr,
+        Self::LocalPort,
+        Self::Hostname,
+        Self::Time,
+        Self::Socket,
+        Self::Mode,
+    ];
+
+    /// The name between the braces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PeerAddr => "peer_addr",
+            Self::PeerPort => "peer_port",
+            Self::LocalAddr => "local_addr",
+            Self::LocalPort => "local_port",
+            Self::Hostname => "hostname",
+            Self::Time => "time",
+            Self::Socket => "socket",
+            Self::Mode => "mode",
+        }
+    }
+
+    /// Whether the value can differ between two connections of one socket.
+    const fn differs_by_connection(self) -> bool {
+        match self {
+            Self::PeerAddr | Self::PeerPort | Self::LocalAddr | Self::LocalPort | Self::Time => {
+                true
+            }
+            Self::Hostname | Self::Socket | Self::Mode => false,
         }
     }
 }
 
-/// Why a text is no template: some bytes of it.
+/// The values of the placeholders for one connection.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The client's address and port; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// The address that the client connected to.
+    pub local: &'a LocalAddr,
+    /// The host name.
+    pub hostname: String,
+    /// The current time: RFC 3339, UTC, whole seconds.
+    pub time: String,
+    /// The socket's name.
+    pub socket: &'a str,
+    /// The mode.
+    pub mode: Mode,
+}
+
+impl Context<'_> {
+    /// The value of a placeholder; `-` if there is none.
+    fn value(&self, placeholder: Placeholder) -> String {
+        let local_ip = match self.local {
+            LocalAddr::Ip(address) => Some(*address),
+            LocalAddr::Path(_) | LocalAddr::Unnamed => None,
+        };
+        match placeholder {
+            Placeholder::PeerAddr => ip_or_dash(self.peer),
+            Placeholder::PeerPort => port_or_dash(self.peer),
+            Placeholder::LocalAddr => match local_ip {
+                Some(address) => ip_or_dash(Some(address)),
+                None => self.local.to_string(),
+            },
+            Placeholder::LocalPort => port_or_dash(local_ip),
+            Placeholder::Hostname => self.hostname.clone(),
+            Placeholder::Time => self.time.clone(),
+            Placeholder::Socket => self.socket.to_owned(),
+            Placeholder::Mode => self.mode.name().to_owned(),
+        }
+    }
+}
+
+fn ip_or_dash(address: Option<SocketAddr>) -> String {
+    match address {
+        Some(address) => address.ip().to_canonical().to_string(),
+        None => "-".to_owned(),
+    }
+}
+
+fn port_or_dash(address: Option<SocketAddr>) -> String {
+    match address {
+        Some(address) => address.port().to_string(),
+        None => "-".to_owned(),
+    }
+}
+
+/// Why a text is not a valid template.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Where they stand in the text.
+pub struct TemplateError {
+    /// The invalid bytes of the text.
     pub span: Range<usize>,
-    /// The name between braces that is no placeholder; none where a brace is
-    /// without its partner.
+    /// The unknown name between braces; `None` for an unmatched brace.
     pub name: Option<String>,
 }
 
-/// A text with its placeholders found and its line ends made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A greeting, ready to be sent or rendered. Clones share its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Greeting {
+    /// The same bytes for every connection.
+    Static(Rc<[u8]>),
+    /// A text with placeholders.
+    Template(Rc<Template>),
+}
+
+/// A text with placeholders; its line endings are those to send.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Template {
-    /// Each placeholder with the text that stands before it.
-    places: Vec<(Vec<u8>, &'static str)>,
-    /// The text behind the last of them.
+    /// Each placeholder with the text before it.
+    segments: Vec<(Vec<u8>, Placeholder)>,
+    /// The text after the last placeholder.
     tail: Vec<u8>,
 }
 
-impl Template {
-    /// Reads a text.
+impl Greeting {
+    /// Parses a text.
     ///
     /// # Errors
-    /// A brace without its partner, or a name between braces that is no
-    /// placeholder; never with [`LineEnding::Raw`].
-    pub fn parse(text: &[u8], ending: LineEnding) -> Result<Self, Fault> {
-        let mut template = Self::default();
-        let end: &[u8] = match ending {
-            LineEnding::Raw => {
-                template.tail = text.to_vec();
-                return Ok(template);
-            }
+    /// An unmatched brace, or an unknown name between braces; never with
+    /// [`LineEnding::Raw`].
+    pub fn parse(text: &[u8], ending: LineEnding) -> Result<Self, TemplateError> {
+        let newline: &[u8] = match ending {
+            LineEnding::Raw => return Ok(Self::Static(text.into())),
             LineEnding::Lf => b"\n",
             LineEnding::Crlf => b"\r\n",
         };
+        let mut segments = Vec::new();
+        let mut tail = Vec::with_capacity(text.len() + newline.len());
         let mut at = 0;
         while let Some(&byte) = text.get(at) {
             let next = text.get(at + 1);
             let mut length = 1;
             match byte {
                 b'{' | b'}' if next == Some(&byte) => {
-                    template.tail.push(byte);
+                    tail.push(byte);
                     length = 2;
                 }
                 b'{' | b'}' => {
-                    let place = placeholder(text, at)?;
-                    let before = mem::take(&mut template.tail);
-                    template.places.push((before, place));
-                    length = place.len() + 2;
+                    let placeholder = placeholder_at(text, at)?;
+                    segments.push((mem::take(&mut tail), placeholder));
+                    length = placeholder.name().len() + 2;
                 }
                 b'\r' if next == Some(&b'\n') => {}
-                b'\n' => template.tail.extend_from_slice(end),
-                _ => template.tail.push(byte),
+                b'\n' => tail.extend_from_slice(newline),
+                _ => tail.push(byte),
             }
             at += length;
         }
         if text.last() != Some(&b'\n') {
-            template.tail.extend_from_slice(end);
+            tail.extend_from_slice(newline);
         }
-        Ok(template)
+        if segments.is_empty() {
+            return Ok(Self::Static(tail.into()));
+        }
+        Ok(Self::Template(Rc::new(Template { segments, tail })))
     }
 
-    /// Whether every client of one socket is sent the same.
-    pub fn is_same(&self) -> bool {
-        let same = ["hostname", "socket", "mode"];
-        self.places.iter().all(|(_, place)| same.contains(place))
+    /// The greeting with the values that all connections of one socket share
+    /// filled in: static if there are no others.
+    pub fn for_socket(&self, context: &Context<'_>) -> Self {
+        match self {
+            Self::Template(template) if !template.differs_by_connection() => {
+                Self::Static(template.render(context))
+            }
+            _ => self.clone(),
+        }
     }
 
-    /// The bytes for one client.
-    pub fn render(&self, facts: &Facts<'_>) -> Rc<[u8]> {
+    /// The bytes for one connection.
+    pub fn render(&self, context: &Context<'_>) -> Rc<[u8]> {
+        match self {
+            Self::Static(bytes) => Rc::clone(bytes),
+            Self::Template(template) => template.render(context),
+        }
+    }
+}
+
+impl Template {
+    fn differs_by_connection(&self) -> bool {
+        self.segments
+            .iter()
+            .any(|(_, placeholder)| placeholder.differs_by_connection())
+    }
+
+    /// The bytes for one connection.
+    pub fn render(&self, context: &Context<'_>) -> Rc<[u8]> {
         let mut bytes = Vec::new();
-        for (before, place) in &self.places {
+        for (before, placeholder) in &self.segments {
             bytes.extend_from_slice(before);
-            bytes.extend_from_slice(facts.value(place).as_bytes());
+            bytes.extend_from_slice(context.value(*placeholder).as_bytes());
         }
         bytes.extend_from_slice(&self.tail);
         bytes.into()
     }
 }
 
-/// The placeholder whose brace stands at `start`.
-fn placeholder(text: &[u8], start: usize) -> Result<&'static str, Fault> {
-    let fault = |end, name| Fault {
-        span: start..end,
-        name,
-    };
+/// The placeholder that begins with the brace at `start`.
+fn placeholder_at(text: &[u8], start: usize) -> Result<Placeholder, TemplateError> {
     let inner = &text[start + 1..];
-    let stop = |byte: &u8| matches!(byte, b'{' | b'}' | b'\n');
-    let length = inner.iter().position(stop).unwrap_or(inner.len());
+    let length = inner
+        .iter()
+        .position(|byte| matches!(byte, b'{' | b'}' | b'\n'))
+        .unwrap_or(inner.len());
     if text[start] != b'{' || inner.get(length) != Some(&b'}') {
-        return Err(fault(start + 1, None));
+        return Err(TemplateError {
+            span: start..start + 1,
+            name: None,
+        });
     }
     let name = String::from_utf8_lossy(&inner[..length]);
-    let known = PLACEHOLDERS.iter().find(|known| **known == name);
-    let unknown = || fault(start + length + 2, Some(name.into_owned()));
-    known.copied().ok_or_else(unknown)
+    Placeholder::ALL
+        .into_iter()
+        .find(|placeholder| placeholder.name() == name)
+        .ok_or_else(|| TemplateError {
+            span: start..start + length + 2,
+            name: Some(name.into_owned()),
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn render(text: &str, ending: LineEnding, peer: Option<&str>, local: &Local) -> String {
-        let template = Template::parse(text.as_bytes(), ending).unwrap();
-        let bytes = template.render(&Facts {
+    fn context<'a>(peer: Option<&str>, local: &'a LocalAddr) -> Context<'a> {
+        Context {
             peer: peer.map(|peer| peer.parse().unwrap()),
             local,
             hostname: "host".to_owned(),
             time: "2026-01-02T03:04:05Z".to_owned(),
             socket: "smtp",
-            mode: "accept",
-        });
+            mode: Mode::Accept,
+        }
+    }
+
+    fn render(text: &str, ending: LineEnding, peer: Option<&str>, local: &LocalAddr) -> String {
+        let greeting = Greeting::parse(text.as_bytes(), ending).unwrap();
+        let bytes = greeting.render(&context(peer, local));
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn check(text: &str, ending: LineEnding, expected: &str) {
-        let (ip, text_of_ip) = ("[2001:db8::1]:4000".parse().ok(), String::new());
-        let local = Local {
-            ip,
-            text: text_of_ip,
-        };
+        let local = LocalAddr::Ip("[2001:db8::1]:4000".parse().unwrap());
         let peer = Some("[::ffff:192.0.2.7]:51000");
         assert_eq!(render(text, ending, peer, &local), expected, "{text:?}");
     }
 
     #[test]
-    fn lines_end_as_asked_and_the_text_ends_with_one() {
+    fn line_endings_are_normalized_and_the_last_line_is_terminated() {
         check("a", LineEnding::Lf, "a\n");
         check("a\n", LineEnding::Lf, "a\n");
         check("a\r\nb", LineEnding::Lf, "a\nb\n");
@@ -206,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in_and_doubled_braces_are_braces() {
+    fn placeholders_are_replaced_and_double_braces_are_literal() {
         check(
             "{peer_addr} {peer_port}",
             LineEnding::Lf,
@@ -227,41 +327,43 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_exist_is_a_dash() {
-        let places = "{peer_addr}{peer_port}{local_addr}{local_port}";
-        for (path, expected) in [("-", "----\n"), ("/run/s", "--/run/s-\n")] {
-            let (ip, text) = (None, path.to_owned());
-            let sent = render(places, LineEnding::Lf, None, &Local { ip, text });
-            assert_eq!(sent, expected);
+    fn missing_values_render_as_a_dash() {
+        let text = "{peer_addr}{peer_port}{local_addr}{local_port}";
+        for (local, expected) in [
+            (LocalAddr::Unnamed, "----\n"),
+            (LocalAddr::Path("/run/s".to_owned()), "--/run/s-\n"),
+        ] {
+            assert_eq!(render(text, LineEnding::Lf, None, &local), expected);
         }
     }
 
     #[test]
-    fn a_greeting_without_the_clients_own_facts_is_rendered_once() {
-        let same = |text: &str| {
-            let template = Template::parse(text.as_bytes(), LineEnding::Lf);
-            template.unwrap().is_same()
+    fn greeting_without_connection_values_is_static() {
+        let is_static = |text: &str| {
+            let greeting = Greeting::parse(text.as_bytes(), LineEnding::Lf).unwrap();
+            let greeting = greeting.for_socket(&context(None, &LocalAddr::Unnamed));
+            matches!(greeting, Greeting::Static(_))
         };
-        assert!(same("plain") && same("{hostname}") && same(""));
-        assert!(!same("{time}"));
+        assert!(is_static("plain") && is_static("{hostname}") && is_static(""));
+        assert!(!is_static("{time}"));
     }
 
     #[test]
-    fn faults_say_where() {
-        let fault = |text: &str| Template::parse(text.as_bytes(), LineEnding::Lf).unwrap_err();
-        let unknown = |start, end, name: &str| Fault {
+    fn template_errors_have_the_span() {
+        let error = |text: &str| Greeting::parse(text.as_bytes(), LineEnding::Lf).unwrap_err();
+        let unknown = |start, end, name: &str| TemplateError {
             span: start..end,
             name: Some(name.into()),
         };
-        let unpaired = |start| Fault {
+        let unmatched = |start| TemplateError {
             span: start..start + 1,
             name: None,
         };
-        assert_eq!(fault("a {nope} b"), unknown(2, 8, "nope"));
-        assert_eq!(fault("{}"), unknown(0, 2, ""));
-        assert_eq!(fault("a {peer"), unpaired(2));
-        assert_eq!(fault("a }"), unpaired(2));
-        assert_eq!(fault("{a{b}"), unpaired(0));
-        assert_eq!(fault("{a\n}"), unpaired(0));
+        assert_eq!(error("a {nope} b"), unknown(2, 8, "nope"));
+        assert_eq!(error("{}"), unknown(0, 2, ""));
+        assert_eq!(error("a {peer"), unmatched(2));
+        assert_eq!(error("a }"), unmatched(2));
+        assert_eq!(error("{a{b}"), unmatched(0));
+        assert_eq!(error("{a\n}"), unmatched(0));
     }
 }

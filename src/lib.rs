@@ -1,29 +1,24 @@
-//! greeter says one thing to everybody who connects, and nothing of it runs
-//! until somebody does. ARCHITECTURE.md draws the floors; a file imports only
-//! from lower ones, and they are listed here in the order in which a newcomer
-//! should read them.
+//! A socket-activated service that sends a fixed text to every client that
+//! connects, then closes the connection. ARCHITECTURE.md describes the layers; a
+//! file imports only from lower ones. The modules are listed in the order in
+//! which to read them.
 
 pub mod cli;
 pub mod run;
 
+mod query;
 mod server;
-
-pub mod handover;
-mod inspect;
-
-mod client;
-mod poller;
-mod tally;
+pub mod sockets;
 
 pub mod settings;
 pub mod systemd;
 
 pub mod greeting;
+mod poller;
 pub mod socket;
 
-mod clock;
 pub mod error;
 mod event;
-mod kernel;
 pub mod mode;
-mod raw;
+mod sys;
+mod time_format;

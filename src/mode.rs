@@ -1,23 +1,17 @@
-//! The three ways in which a client can reach us. Floor 1.
+//! Socket modes: who accepts a connection, and where its socket is.
 
-/// How the sockets were handed over.
+/// How greeter gets its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// We hold listening sockets and accept.
+    /// greeter receives listening sockets and accepts.
     Accept,
-    /// systemd accepted; the connected socket is a descriptor of `LISTEN_FDS`.
+    /// systemd accepts; the connected socket is a descriptor of `LISTEN_FDS`.
     Accepted,
-    /// systemd accepted; the connected socket is stdin and stdout.
+    /// systemd accepts; the connected socket is stdin and stdout.
     Inet,
 }
 
 impl Mode {
-    /// The mode of a name; none of any other word.
-    pub fn named(name: &str) -> Option<Self> {
-        let modes = [Self::Accept, Self::Accepted, Self::Inet];
-        modes.into_iter().find(|mode| mode.name() == name)
-    }
-
     /// The mode's name in the settings and in the journal.
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,7 +21,7 @@ impl Mode {
         }
     }
 
-    /// What is said where the settings give no text.
+    /// The greeting if the settings contain none.
     pub const fn default_message(self) -> &'static str {
         match self {
             Self::Accept => "This is a test",
@@ -36,7 +30,7 @@ impl Mode {
         }
     }
 
-    /// The name that its sockets have where the units are as they come.
+    /// The name that the sockets of the shipped units have.
     pub const fn socket_name(self) -> &'static str {
         match self {
             Self::Accept => "greeter",
@@ -45,7 +39,7 @@ impl Mode {
         }
     }
 
-    /// What brings this mode about, for whoever must change the units.
+    /// The unit directives that result in this mode, for error messages.
     pub const fn unit_setup(self) -> &'static str {
         match self {
             Self::Accept => "Accept=no in the socket unit",

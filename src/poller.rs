@@ -1,4 +1,4 @@
-//! Waits for sockets and signals; the door to mio and signal-hook. Floor 3.
+//! Waits for sockets and signals; wraps mio (epoll(7)) and signal-hook.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -6,29 +6,60 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-use crate::socket;
+use crate::socket::{self, Interest};
 
-/// What woke us.
+/// What a registered socket is, as stored in the 64 bits of data that epoll(7)
+/// returns with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wake {
-    /// Told to read the settings again: SIGHUP.
-    Reload,
-    /// Told to stop: SIGTERM or SIGINT.
-    Stop,
-    /// A socket that was registered under this number.
-    Socket(usize),
+pub enum Token {
+    /// A listening socket, by its index.
+    Listener(usize),
+    /// A connection, by its key.
+    Connection(usize),
+    /// The socket that the signal handlers write to.
+    Signals,
 }
 
-/// The number of the socket into which the signal handlers write.
-const SIGNALS: usize = usize::MAX - 1;
+impl Token {
+    /// The kind in the lowest two bits, the number above.
+    fn to_mio(self) -> mio::Token {
+        mio::Token(match self {
+            Self::Signals => 0,
+            Self::Listener(index) => index << 2 | 1,
+            Self::Connection(key) => key << 2 | 2,
+        })
+    }
 
-/// An epoll(7) instance. Sockets are reported once a change, so whoever is told
-/// of one must use it until it would block.
+    fn from_mio(token: mio::Token) -> Self {
+        let number = token.0 >> 2;
+        match token.0 & 3 {
+            0 => Self::Signals,
+            1 => Self::Listener(number),
+            _ => Self::Connection(number),
+        }
+    }
+}
+
+/// What [`Poller::wait`] reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// SIGHUP: reload the settings.
+    Reload,
+    /// SIGTERM or SIGINT: stop.
+    Stop,
+    /// The backlog of the listener of this index may be non-empty.
+    Listener(usize),
+    /// The connection of this key may be able to make progress.
+    Connection(usize),
+}
+
+/// An epoll(7) instance. It is edge-triggered: a socket is reported once for each
+/// change, so it must be used until it returns EAGAIN.
 pub struct Poller {
     poll: Poll,
     events: Events,
@@ -36,10 +67,10 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// An instance without signals.
+    /// A poller without registered sockets and signals.
     ///
     /// # Errors
-    /// The kernel gives no descriptor.
+    /// Those of epoll_create1(2).
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
@@ -48,62 +79,73 @@ impl Poller {
         })
     }
 
-    /// From here on signals are reported instead of ending the process. Their
-    /// handlers write a byte into a socket: all that one may do in a handler
-    /// (signal-safety(7)).
+    /// Reports SIGHUP, SIGTERM and SIGINT as events from now on; they no longer
+    /// end the process. Their handlers write a byte into a socket pair, which is
+    /// safe in a signal handler (signal-safety(7)).
     ///
     /// # Errors
-    /// The kernel gives no descriptors.
-    pub fn watch_signals(&mut self) -> io::Result<()> {
-        let (ours, theirs) = socket::pair()?;
-        self.watch(&ours, SIGNALS, false)?;
+    /// Those of socketpair(2), epoll_ctl(2) and sigaction(2).
+    pub fn register_signals(&mut self) -> io::Result<()> {
+        let (read, write) = socket::pair()?;
+        self.register(&read, Token::Signals, Interest::Readable)?;
         let signals = [SIGHUP, SIGTERM, SIGINT];
-        let delivery = SignalDelivery::with_pipe(ours, theirs, SignalOnly, signals)?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, signals)?;
         self.signals = Some(delivery);
         Ok(())
     }
 
-    /// Reports `socket` under `number` whenever it can be read from, and where
-    /// `output` is set, whenever it can be written to.
+    /// Reports `socket` as `token` whenever it becomes ready for `interest`.
     ///
     /// # Errors
-    /// The kernel's, of epoll_ctl(2).
-    pub fn watch(&self, socket: &impl AsRawFd, number: usize, output: bool) -> io::Result<()> {
-        let interest = match output {
-            true => Interest::READABLE | Interest::WRITABLE,
-            false => Interest::READABLE,
+    /// Those of epoll_ctl(2).
+    pub fn register(
+        &self,
+        socket: &impl AsRawFd,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let interest = match interest {
+            Interest::Readable => mio::Interest::READABLE,
+            Interest::ReadableAndWritable => mio::Interest::READABLE | mio::Interest::WRITABLE,
         };
-        let (registry, fd) = (self.poll.registry(), socket.as_raw_fd());
-        registry.register(&mut SourceFd(&fd), Token(number), interest)
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&socket.as_raw_fd()), token.to_mio(), interest)
     }
 
-    /// Waits until something happens or `timeout` is over (none: for ever), and
-    /// says what happened.
+    /// Waits for events until `timeout` has expired (`None`: without limit). The
+    /// result is empty after the timeout, and when a signal interrupts the wait.
     ///
     /// # Errors
-    /// The kernel's, of epoll_wait(2).
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Wake>> {
+    /// Those of epoll_wait(2), except EINTR.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Event>> {
         match self.poll.poll(&mut self.events, timeout) {
-            // The socket tells of the signal in the next turn.
+            // The signal is reported by the next wait.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
-            polled => polled?,
+            result => result?,
         }
-        let mut wakes = Vec::new();
-        let told = |signal| {
-            if signal == SIGHUP {
-                Wake::Reload
-            } else {
-                Wake::Stop
-            }
-        };
+        let mut reported = Vec::new();
         for event in &self.events {
-            match (event.token().0, &mut self.signals) {
-                // Two signals of a kind before we look are one.
-                (SIGNALS, Some(signals)) => wakes.extend(signals.pending().map(told)),
-                (number, _) => wakes.push(Wake::Socket(number)),
+            match Token::from_mio(event.token()) {
+                Token::Listener(index) => reported.push(Event::Listener(index)),
+                Token::Connection(key) => reported.push(Event::Connection(key)),
+                Token::Signals => {
+                    if let Some(signals) = &mut self.signals {
+                        // Two signals of one kind before this call are reported as one.
+                        reported.extend(signals.pending().map(signal_event));
+                    }
+                }
             }
         }
-        Ok(wakes)
+        Ok(reported)
+    }
+}
+
+fn signal_event(signal: i32) -> Event {
+    if signal == SIGHUP {
+        Event::Reload
+    } else {
+        Event::Stop
     }
 }
 
@@ -112,16 +154,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_and_a_socket_wake_and_silence_does_not() {
+    fn tokens_survive_the_way_through_epoll() {
+        for token in [
+            Token::Signals,
+            Token::Listener(0),
+            Token::Listener(4095),
+            Token::Connection(0),
+            Token::Connection(1_000_000),
+        ] {
+            assert_eq!(Token::from_mio(token.to_mio()), token);
+        }
+    }
+
+    #[test]
+    fn wait_reports_signals_and_sockets() {
         let mut poller = Poller::new().unwrap();
-        poller.watch_signals().unwrap();
-        let patience = Some(Duration::from_secs(5));
+        poller.register_signals().unwrap();
+        let timeout = Some(Duration::from_secs(5));
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         signal_hook::low_level::raise(SIGHUP).unwrap();
-        assert_eq!(poller.wait(patience).unwrap(), [Wake::Reload]);
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        poller.watch(&ours, 7, false).unwrap();
-        drop(theirs);
-        assert_eq!(poller.wait(patience).unwrap(), [Wake::Socket(7)]);
+        assert_eq!(poller.wait(timeout).unwrap(), [Event::Reload]);
+        let (socket, peer) = UnixStream::pair().unwrap();
+        poller
+            .register(&socket, Token::Connection(7), Interest::Readable)
+            .unwrap();
+        drop(peer);
+        assert_eq!(poller.wait(timeout).unwrap(), [Event::Connection(7)]);
     }
 }

@@ -1,79 +1,90 @@
-//! Holds what was handed over against the settings, and serves. Floor 10.
+//! From the command line and the passed sockets to a server, or to the answer of a
+//! query.
 
 use std::env;
-
-use log::LevelFilter;
+use std::process::ExitCode;
 
 use crate::cli::Cli;
-use crate::client;
 use crate::error::Error;
 use crate::event;
-use crate::handover::{self, Handover};
-use crate::inspect;
-use crate::mode::Mode;
-use crate::server::Server;
+use crate::query;
+use crate::server;
+use crate::settings::Limits;
+use crate::settings::layers::Layers;
 use crate::settings::load;
-use crate::settings::values::Settings;
-use crate::systemd::activation::Handed;
+use crate::sockets::ServerSockets;
+use crate::systemd::activation::ListenFd;
 use crate::systemd::journal;
 
-/// Does what the command line says, with the sockets that were handed over.
-///
-/// # Errors
-/// Whatever ends greeter before its time; [`report`] tells it.
-pub fn run(cli: &Cli, handed: Result<Vec<Handed>, Error>) -> Result<(), Error> {
+/// Executes the command line with the sockets that systemd passed, and logs the
+/// error that ends it, if any.
+pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, Error>) -> ExitCode {
+    let sockets = if cli.is_query() {
+        None
+    } else if cli.listen.is_empty() {
+        Some(passed.and_then(ServerSockets::classify))
+    } else {
+        Some(ServerSockets::bind(&cli.listen))
+    };
+    let long_running = matches!(sockets, Some(Ok(ServerSockets::Listening(_))));
+    journal::init(long_running);
+    let result = match sockets {
+        None => answer_query(cli),
+        Some(Ok(sockets)) => serve(cli, sockets),
+        Some(Err(error)) => Err(error),
+    };
+    if let Err(error) = &result {
+        report(error, cli);
+    }
+    journal::shutdown(result.is_err());
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(error.status()),
+    }
+}
+
+/// Reads the settings files that the command line names.
+fn read_layers(cli: &Cli) -> Result<Layers, Error> {
     let directories = env::var("CONFIGURATION_DIRECTORY").ok();
-    let read = |mode| load::load(&cli.config, directories.as_deref(), mode);
-    if cli.only_asks() {
-        journal::start(false);
-        return inspect::answer(cli, &read(None)?);
-    }
-    let handover = match cli.listen.as_slice() {
-        [] => handover::sort(handed?)?,
-        places => handover::bind(places)?,
-    };
-    let mode = handover.mode;
-    journal::start(mode == Mode::Accept);
-    let outcome = serve(handover, &mut || read(Some(mode)));
-    for place in &cli.listen {
-        place.leave();
-    }
-    outcome
+    Layers::read(&cli.config, directories.as_deref())
 }
 
-fn serve(
-    handover: Handover,
-    read: &mut dyn FnMut() -> Result<Settings, Error>,
-) -> Result<(), Error> {
-    let lives_on = handover.mode == Mode::Accept;
-    let settings = match read() {
-        Ok(settings) => settings,
-        Err(error) => {
-            for (socket, _) in handover.sockets.into_iter().filter(|_| !lives_on) {
-                // Whatever fails here, the error that brought us here is the one to tell.
-                let _ = client::dismiss(socket, &load::defaults().limits);
-            }
-            return Err(error);
+fn answer_query(cli: &Cli) -> Result<(), Error> {
+    let layers = read_layers(cli)?;
+    let settings = load::settings(&layers, None)?;
+    query::answer(cli, &layers, &settings)
+}
+
+fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Error> {
+    let mode = sockets.mode();
+    let mut load_settings = || load::settings(&read_layers(cli)?, Some(mode));
+    match (load_settings(), sockets) {
+        (Ok(settings), sockets) => {
+            log::set_max_level(settings.log_level);
+            server::serve(sockets, settings, &mut load_settings)
         }
-    };
-    log::set_max_level(settings.log_level);
-    Server::new(handover, settings, read)?.run()
+        (Err(error), ServerSockets::Accepted { socket, name, mode }) => {
+            // Its result is ignored: the error to report is that of the settings.
+            let _ = server::close_gracefully(socket, name, mode, Limits::default());
+            Err(error)
+        }
+        // The clients stay in the backlog of the listening sockets.
+        (Err(error), ServerSockets::Listening(_)) => Err(error),
+    }
 }
 
-/// Tells why greeter ends before its time, once; in answer to a question, as
-/// compilers do, with the line that is wrong.
-pub fn report(error: &Error, cli: &Cli) {
-    // Before anything was known of the sockets there is no logger yet.
-    if log::max_level() == LevelFilter::Off {
-        journal::start(false);
-    }
-    let event = match error {
+/// Logs the error that ends greeter. A query also prints the invalid line, as
+/// compilers do.
+fn report(error: &Error, cli: &Cli) {
+    let message_id = match error {
         Error::Settings { .. } => event::SETTINGS_INVALID,
-        Error::Unfit(_) | Error::Handover(_) => event::SOCKETS_UNFIT,
-        Error::Os(..) => event::FAILED,
+        Error::SocketMismatch(_) | Error::Activation(_) => event::SOCKETS_UNFIT,
+        Error::Io(..) => event::FAILED,
     };
-    log::error!(MESSAGE_ID = event; "{error}");
-    if let (Error::Settings { excerpt, .. }, true) = (error, cli.only_asks()) {
-        eprint!("{excerpt}");
+    log::error!(MESSAGE_ID = message_id; "{error}");
+    if let Error::Settings { excerpt, .. } = error {
+        if cli.is_query() {
+            eprint!("{excerpt}");
+        }
     }
 }

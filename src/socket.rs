@@ -1,4 +1,4 @@
-//! Sockets as they are handed over, accepted, written and closed; the door to socket2. Floor 2.
+//! Stream sockets: bind, accept, send, shut down, discard; wraps socket2.
 
 use std::fmt;
 use std::fs;
@@ -7,64 +7,66 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use crate::raw;
+use crate::sys::ffi::{self, errno};
 
-/// `MSG_DONTWAIT` of send(2): no fcntl(2) per client is needed to be non-blocking.
-/// What does not wait is not interrupted by a signal either (signal(7)).
-const DONTWAIT: i32 = 0x40;
+/// `MSG_DONTWAIT` of send(2) and recv(2): connected sockets need no fcntl(2) to be
+/// non-blocking. A call that does not block is not interrupted by a signal either
+/// (signal(7)).
+const MSG_DONTWAIT: i32 = 0x40;
 /// `MSG_NOSIGNAL` of send(2).
-const NOSIGNAL: i32 = 0x4000;
-/// `MSG_MORE` of send(2): the last bytes wait for the shutdown that follows, so
-/// that greeting and end travel in one segment. It halves what TCP does a client.
-const MORE: i32 = 0x8000;
-/// `MSG_TRUNC` of recv(2): TCP drops the bytes without copying them (tcp(7)).
-const TRUNC: i32 = 0x20;
+const MSG_NOSIGNAL: i32 = 0x4000;
+/// `MSG_MORE` of send(2): the last bytes wait for the shutdown(2) that follows, so
+/// that greeting and FIN are one segment. It halves the TCP work per connection.
+const MSG_MORE: i32 = 0x8000;
+/// `MSG_TRUNC` of recv(2): TCP discards the bytes without copying them (tcp(7)).
+const MSG_TRUNC: i32 = 0x20;
 
-/// The states in which TCP has sent an end that is not acknowledged yet: FIN-WAIT-1,
-/// LAST-ACK and CLOSING (RFC 9293, 3.3.2), as numbered in the kernel's
-/// `include/net/tcp_states.h`.
-const END_ON_ITS_WAY: [u8; 3] = [4, 9, 11];
+/// The TCP states with a sent, unacknowledged FIN: FIN-WAIT-1, LAST-ACK and CLOSING
+/// (RFC 9293, 3.3.2), as numbered in the kernel's `include/net/tcp_states.h`.
+const FIN_UNACKED: [u8; 3] = [4, 9, 11];
 
-/// What is said of an end without a name, as that of a Unix socket's client.
-const NOWHERE: &str = "-";
+/// The length of the backlog of `--listen`, as `Backlog=` in the socket units.
+const BACKLOG: i32 = 4096;
 
-/// Asks the kernel what a descriptor is: whether the stream socket listens.
+/// Whether a descriptor is a listening stream socket (`true`) or a connected one.
 ///
-/// A missing peer address is no proof that a socket listens, as a client that
-/// reset its connection has none either: `SO_ACCEPTCONN` (socket(7)) decides.
+/// `SO_ACCEPTCONN` (socket(7)) decides. A missing peer address is no proof that a
+/// socket listens: a client that has reset its connection has none either.
 ///
 /// # Errors
-/// Why it is nothing that can be served, to be put behind "descriptor N ".
-pub fn listens(fd: BorrowedFd<'_>) -> Result<bool, String> {
+/// Why the descriptor cannot be served, to be placed after "descriptor N ".
+pub fn is_listening(fd: BorrowedFd<'_>) -> Result<bool, String> {
     let socket = SockRef::from(&fd);
-    let why = match (socket.r#type(), socket.domain()) {
+    let reason = match (socket.r#type(), socket.domain()) {
         (Ok(Type::STREAM), Ok(Domain::IPV4 | Domain::IPV6 | Domain::UNIX)) => {
-            let failed = |error| format!("does not say whether it listens: {error}");
-            return socket.is_listener().map_err(failed);
+            return socket
+                .is_listener()
+                .map_err(|error| format!("failed at getsockopt(SO_ACCEPTCONN): {error}"));
         }
-        (Ok(Type::STREAM), _) => "is of no family that is served (IPv4, IPv6, Unix)",
+        (Ok(Type::STREAM), _) => "has an unsupported address family (IPv4, IPv6 and Unix only)",
         (Ok(Type::DGRAM), _) => "is a datagram socket",
         (Ok(Type::SEQPACKET), _) => "is a sequential-packet socket",
-        (Ok(_), _) => "is no stream socket",
-        (Err(error), _) if error.raw_os_error() == Some(raw::errno::EBADF) => "is not open",
-        (Err(_), _) => "is no socket",
+        (Ok(_), _) => "is not a stream socket",
+        (Err(error), _) if error.raw_os_error() == Some(errno::EBADF) => "is not open",
+        (Err(_), _) => "is not a socket",
     };
-    Err(why.to_owned())
+    Err(reason.to_owned())
 }
 
-/// Whether a descriptor is a client that came to an address. The socket pairs
-/// that sshd(8) gives its programs for stdin and stdout have none.
+/// Whether a descriptor is a connected socket with a local address. The socket
+/// pairs that sshd(8) uses for stdin and stdout of its programs have none.
 pub fn is_client(fd: BorrowedFd<'_>) -> bool {
-    let local = Local::new(SockRef::from(&fd).local_addr());
-    listens(fd) == Ok(false) && local.text != NOWHERE
+    let local_addr = LocalAddr::new(SockRef::from(&fd).local_addr());
+    is_listening(fd) == Ok(false) && local_addr != LocalAddr::Unnamed
 }
 
-/// Two ends of one stream, non-blocking from birth: std's way there takes an
-/// ioctl(2), which the sandbox of the units can then do without.
+/// A connected pair of sockets, created non-blocking: std needs an ioctl(2) for
+/// that, which the system call filter of the units does not allow.
 ///
 /// # Errors
 /// Those of socketpair(2).
@@ -73,161 +75,245 @@ pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
     Ok((OwnedFd::from(one).into(), OwnedFd::from(other).into()))
 }
 
-/// Writes what a socket takes without waiting.
+/// Sends as many bytes as the socket accepts without blocking, and returns their number.
 ///
 /// # Errors
 /// Those of send(2).
-pub fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    SockRef::from(&fd).send_with_flags(bytes, DONTWAIT | NOSIGNAL)
+pub fn send_nonblocking(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(&fd).send_with_flags(bytes, MSG_DONTWAIT | MSG_NOSIGNAL)
 }
 
-/// Where to listen without systemd, as the command line names it: `IP:PORT` or `/path`.
+/// An address to listen on without systemd: `IP:PORT` or `/path`.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct ListenAddr {
     text: String,
     address: SockAddr,
 }
 
-impl Place {
-    /// Removes the path that was bound. Whoever removed it before did our work.
-    pub fn leave(&self) {
-        if self.text.starts_with('/') {
-            let _ = fs::remove_file(&self.text);
-        }
-    }
-}
-
-impl FromStr for Place {
+impl FromStr for ListenAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let address = match text.parse::<SocketAddr>() {
-            Ok(ip) => ip.into(),
-            Err(_) if text.starts_with('/') => SockAddr::unix(text).map_err(|e| e.to_string())?,
-            Err(_) => return Err("write IP:PORT, [IPV6]:PORT or /path".to_owned()),
+        let address = if let Ok(ip) = text.parse::<SocketAddr>() {
+            ip.into()
+        } else if text.starts_with('/') {
+            SockAddr::unix(text).map_err(|error| error.to_string())?
+        } else {
+            return Err("expected IP:PORT, [IPV6]:PORT or /path".to_owned());
         };
-        let text = text.to_owned();
-        Ok(Self { text, address })
+        Ok(Self {
+            text: text.to_owned(),
+            address,
+        })
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// Our end of a connection, or where a socket listens.
-#[derive(Debug, Clone)]
-pub struct Local {
-    /// The address and port, of TCP.
-    pub ip: Option<SocketAddr>,
-    /// The same in words, or a Unix socket's path; `-` where there is neither.
-    pub text: String,
+/// The local address of a socket. IPv4-mapped IPv6 addresses are stored as IPv4.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalAddr {
+    /// Address and port of a TCP socket.
+    Ip(SocketAddr),
+    /// Path of a Unix socket.
+    Path(String),
+    /// A socket without an address, such as one of a socket pair.
+    Unnamed,
 }
 
-impl Local {
+impl LocalAddr {
     fn new(address: io::Result<SockAddr>) -> Self {
-        let address = address.ok();
-        let ip = address.as_ref().and_then(ip);
-        let path = || Some(address.as_ref()?.as_pathname()?.display().to_string());
-        let text = ip.map(|ip| ip.to_string()).or_else(path);
-        let text = text.unwrap_or_else(|| NOWHERE.to_owned());
-        Self { ip, text }
+        let Ok(address) = address else {
+            return Self::Unnamed;
+        };
+        if let Some(ip) = ip_addr(&address) {
+            Self::Ip(ip)
+        } else if let Some(path) = address.as_pathname() {
+            Self::Path(path.display().to_string())
+        } else {
+            Self::Unnamed
+        }
+    }
+
+    /// Whether the socket listens on all addresses of the host (`0.0.0.0`, `[::]`).
+    pub fn is_wildcard(&self) -> bool {
+        matches!(self, Self::Ip(address) if address.ip().is_unspecified())
     }
 }
 
-/// The address and port, of TCP. An IPv4-mapped IPv6 address is made IPv4.
-fn ip(address: &SockAddr) -> Option<SocketAddr> {
-    let ip = address.as_socket()?;
-    Some(SocketAddr::new(ip.ip().to_canonical(), ip.port()))
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Path(path) => f.write_str(path),
+            Self::Unnamed => f.write_str("-"),
+        }
+    }
 }
 
-/// A stream socket, listening or connected. What is done to it does not wait.
-#[derive(Debug)]
-pub struct Socket(socket2::Socket);
+/// Address and port of a TCP socket. An IPv4-mapped IPv6 address becomes IPv4.
+fn ip_addr(address: &SockAddr) -> Option<SocketAddr> {
+    let address = address.as_socket()?;
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
 
-impl Socket {
-    /// Takes a socket of which [`listens`] told. One that listens is made
-    /// non-blocking, and must be, as its queue can be empty all the same.
+/// What to wait for before a connection can make progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Input, or the peer's close.
+    Readable,
+    /// Room in the send buffer, too.
+    ReadableAndWritable,
+}
+
+/// A listening socket with its name. It never blocks: the backlog can be empty
+/// although the socket was reported readable.
+#[derive(Debug)]
+pub struct ListenSocket {
+    socket: socket2::Socket,
+    name: String,
+    /// Unlinked when the socket is dropped.
+    _bound_path: Option<BoundPath>,
+}
+
+impl ListenSocket {
+    /// Takes over a socket that [`is_listening`]. `name` is its `FileDescriptorName=`.
     ///
     /// # Errors
     /// Those of fcntl(2).
-    pub fn new(fd: OwnedFd, listens: bool) -> io::Result<Self> {
+    pub fn new(fd: OwnedFd, name: String) -> io::Result<Self> {
         let socket = socket2::Socket::from(fd);
-        if listens {
-            socket.set_nonblocking(true)?;
-        }
-        Ok(Self(socket))
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            name,
+            _bound_path: None,
+        })
     }
 
-    /// Binds and listens. An IPv6 address serves IPv6 alone, so that `0.0.0.0` and
-    /// `[::]` go together; a path must not exist.
+    /// Binds an address and listens on it; the address is the socket's name. An
+    /// IPv6 address serves IPv6 only, so that `0.0.0.0` and `[::]` can be used
+    /// together. A path must not exist; it is unlinked when the socket is dropped.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn listen(Place { address, .. }: &Place) -> io::Result<Self> {
+    /// Those of socket(2), setsockopt(2), bind(2), listen(2) and fcntl(2).
+    pub fn bind(address: &ListenAddr) -> io::Result<Self> {
+        let ListenAddr { text, address } = address;
         let socket = socket2::Socket::new(address.domain(), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.bind(address)?;
-        socket.listen(4096)?;
-        Self::new(socket.into(), true)
+        let bound_path = text.starts_with('/').then(|| BoundPath(text.into()));
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket,
+            name: text.clone(),
+            _bound_path: bound_path,
+        })
     }
 
-    /// The next client and, of TCP, its address; `WouldBlock` where nobody waits.
+    /// The name that selects the greeting, and that the journal reports.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address that the socket listens on.
+    pub fn local_addr(&self) -> LocalAddr {
+        LocalAddr::new(self.socket.local_addr())
+    }
+
+    /// Accepts the next connection; returns its socket and, of TCP, the peer's address.
     ///
     /// # Errors
-    /// Those of accept(2).
-    pub fn accept(&self) -> io::Result<(Self, Option<SocketAddr>)> {
-        let (socket, address) = self.0.accept()?;
-        Ok((Self(socket), ip(&address)))
+    /// Those of accept(2); `WouldBlock` if the backlog is empty.
+    pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let (socket, peer) = self.socket.accept()?;
+        Ok((Socket(socket), ip_addr(&peer)))
+    }
+}
+
+impl AsRawFd for ListenSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// The path of a Unix socket that this process has bound; unlinked on drop.
+#[derive(Debug)]
+struct BoundPath(PathBuf);
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        // An error is ignored: somebody else may have removed the path already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A connected stream socket. No operation blocks.
+#[derive(Debug)]
+pub struct Socket(socket2::Socket);
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+}
+
+impl Socket {
+    /// The peer's address; `None` for a Unix socket, or after a reset.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        ip_addr(&self.0.peer_addr().ok()?)
     }
 
-    /// The other end's address, of TCP and while there is one.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.0.peer_addr().ok().as_ref().and_then(ip)
+    /// The address that the client connected to.
+    pub fn local_addr(&self) -> LocalAddr {
+        LocalAddr::new(self.0.local_addr())
     }
 
-    /// Where it listens, or what its client reached.
-    pub fn local(&self) -> Local {
-        Local::new(self.0.local_addr())
-    }
-
-    /// Hands bytes to the kernel and says how many it took. [`Socket::finish`]
-    /// must follow the last of them: until then they may be held back.
+    /// Queues bytes for sending and returns how many the kernel accepted.
+    /// [`Socket::shutdown_write`] must follow the last of them: until then the
+    /// kernel may hold them back.
     ///
     /// # Errors
     /// Those of send(2).
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_with_flags(bytes, DONTWAIT | NOSIGNAL | MORE)
+        self.0
+            .send_with_flags(bytes, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)
     }
 
-    /// Tells the client that nothing more comes.
-    pub fn finish(&self) {
-        // It fails only where the client is gone already, which the next read tells.
+    /// Sends FIN (shutdown(2), `SHUT_WR`): the client reads EOF after the greeting.
+    pub fn shutdown_write(&self) {
+        // An error is ignored: it means that the connection is gone, which the
+        // next recv(2) reports.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 
-    /// Whether the other end's kernel has all that was sent, and the end of it,
-    /// which [`Socket::finish`] sent: a close loses nothing any more. On a Unix
-    /// socket that is so at once.
+    /// Whether the peer's kernel has acknowledged all bytes and the FIN of
+    /// [`Socket::shutdown_write`], so that close(2) loses nothing. On a Unix
+    /// socket this is always so.
     pub fn is_delivered(&self) -> bool {
-        let state = raw::tcp_state(self.0.as_fd());
-        state.is_none_or(|state| !END_ON_ITS_WAY.contains(&state))
+        match ffi::tcp_state(self.0.as_fd()) {
+            Some(state) => !FIN_UNACKED.contains(&state),
+            None => true,
+        }
     }
 
-    /// Reads at most `most` bytes, and at most `scratch` holds, only to drop
-    /// them; 0 is the client's end.
+    /// Reads and discards at most `limit` bytes, and at most the size of the
+    /// buffer; returns how many. 0 is the peer's EOF.
     ///
     /// # Errors
     /// Those of recv(2).
-    pub fn drop_input(&self, scratch: &mut Scratch, most: usize) -> io::Result<usize> {
-        let most = most.min(scratch.0.len());
-        let room = &mut scratch.0[..most];
-        self.0.recv_with_flags(room, DONTWAIT | TRUNC)
+    pub fn discard(&self, buffer: &mut DiscardBuffer, limit: usize) -> io::Result<usize> {
+        let limit = limit.min(buffer.0.len());
+        self.0
+            .recv_with_flags(&mut buffer.0[..limit], MSG_DONTWAIT | MSG_TRUNC)
     }
 }
 
@@ -237,13 +323,14 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Where dropped bytes go on the families whose kernel code copies them all the same.
+/// Receives discarded bytes on the address families whose kernel code copies them
+/// in spite of `MSG_TRUNC`.
 #[derive(Debug)]
-pub struct Scratch(Box<[MaybeUninit<u8>]>);
+pub struct DiscardBuffer(Box<[MaybeUninit<u8>]>);
 
-impl Default for Scratch {
+impl Default for DiscardBuffer {
     fn default() -> Self {
-        // Never touched for TCP, so it costs address space only.
+        // Not touched by TCP, so it costs only address space there.
         Self(vec![MaybeUninit::uninit(); 65536].into_boxed_slice())
     }
 }
@@ -255,50 +342,62 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     #[test]
-    fn the_kernel_says_what_a_descriptor_is() {
-        let no = |why: &str| Err(why.to_owned());
+    fn descriptors_are_classified() {
+        let unsupported = |reason: &str| Err(reason.to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(listens(listener.as_fd()), Ok(true));
+        assert_eq!(is_listening(listener.as_fd()), Ok(true));
         let (stream, _other) = UnixStream::pair().unwrap();
-        assert_eq!(listens(stream.as_fd()), Ok(false));
+        assert_eq!(is_listening(stream.as_fd()), Ok(false));
         let datagram = UnixDatagram::unbound().unwrap();
-        assert_eq!(listens(datagram.as_fd()), no("is a datagram socket"));
+        assert_eq!(
+            is_listening(datagram.as_fd()),
+            unsupported("is a datagram socket")
+        );
         let file = fs::File::open("/dev/null").unwrap();
-        assert_eq!(listens(file.as_fd()), no("is no socket"));
+        assert_eq!(is_listening(file.as_fd()), unsupported("is not a socket"));
     }
 
     #[test]
     fn mapped_addresses_are_shown_as_ipv4() {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();
-        assert_eq!(Local::new(Ok(mapped.into())).text, "192.0.2.1:80");
+        assert_eq!(
+            LocalAddr::new(Ok(mapped.into())).to_string(),
+            "192.0.2.1:80"
+        );
     }
 
     #[test]
-    fn a_client_of_both_families_socket_is_ipv4_from_either_end() {
-        let both = socket2::Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        both.set_only_v6(false).unwrap();
-        both.bind(&SocketAddr::from(([0; 16], 0)).into()).unwrap();
-        both.listen(1).unwrap();
-        let listener = Socket::new(both.into(), false).unwrap();
-        let port = listener.local().ip.unwrap().port();
+    fn dual_stack_socket_reports_ipv4_clients_as_ipv4() {
+        let dual_stack = socket2::Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+        dual_stack.set_only_v6(false).unwrap();
+        dual_stack
+            .bind(&SocketAddr::from(([0; 16], 0)).into())
+            .unwrap();
+        dual_stack.listen(1).unwrap();
+        let port = dual_stack.local_addr().unwrap().as_socket().unwrap().port();
         let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let listener = ListenSocket::new(dual_stack.into(), "test".to_owned()).unwrap();
         let (accepted, peer) = listener.accept().unwrap();
         assert_eq!(peer, client.local_addr().ok());
-        assert_eq!(accepted.peer(), peer);
-        assert_eq!(accepted.local().text, format!("127.0.0.1:{port}"));
+        assert_eq!(accepted.peer_addr(), peer);
+        assert_eq!(
+            accepted.local_addr().to_string(),
+            format!("127.0.0.1:{port}")
+        );
     }
 
     #[test]
-    fn input_is_dropped_and_counted() {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let [ours, theirs] = [ours, theirs].map(|end| Socket::new(end.into(), false).unwrap());
-        let mut scratch = Scratch::default();
-        let empty = ours.drop_input(&mut scratch, 10).unwrap_err();
+    fn input_is_discarded_and_counted() {
+        let (server, client) = UnixStream::pair().unwrap();
+        let server = Socket::from(OwnedFd::from(server));
+        let client = Socket::from(OwnedFd::from(client));
+        let mut buffer = DiscardBuffer::default();
+        let empty = server.discard(&mut buffer, 10).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        theirs.send(b"hello").unwrap();
-        theirs.finish();
-        assert_eq!(ours.drop_input(&mut scratch, 3).unwrap(), 3);
-        assert_eq!(ours.drop_input(&mut scratch, 10).unwrap(), 2);
-        assert_eq!(ours.drop_input(&mut scratch, 10).unwrap(), 0);
+        client.send(b"hello").unwrap();
+        client.shutdown_write();
+        assert_eq!(server.discard(&mut buffer, 3).unwrap(), 3);
+        assert_eq!(server.discard(&mut buffer, 10).unwrap(), 2);
+        assert_eq!(server.discard(&mut buffer, 10).unwrap(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! The built program under `systemd-socket-activate`, in all three modes, and by
-//! hand with `--listen`.
+//! The built program under `systemd-socket-activate`, in all three modes, and with
+//! `--listen`.
 
 mod support;
 
@@ -10,8 +10,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Folder, GREETER, Running, activate, client, free_port, unix_client};
+use support::{GREETER, Process, TIMEOUT, TempDir, activate, free_port, read_tcp, read_unix};
 
+/// The options of `systemd-socket-activate` for each mode, and its default greeting.
 const MODES: [(&[&str], &str); 3] = [
     (&[], "This is a test\n"),
     (&["--accept"], "This socket was already accepted\n"),
@@ -21,8 +22,9 @@ const MODES: [(&[&str], &str); 3] = [
     ),
 ];
 
-/// A request that fills several packets: what closes too early resets it.
-fn request() -> Vec<u8> {
+/// A request of several packets: a server that closes before it has read them
+/// resets the connection.
+fn large_request() -> Vec<u8> {
     [
         b"GET / HTTP/1.0\r\n".to_vec(),
         vec![b'x'; 20_000],
@@ -32,15 +34,15 @@ fn request() -> Vec<u8> {
 }
 
 #[test]
-fn every_mode_greets_silent_and_talking_clients_without_any_settings() {
+fn every_mode_greets_silent_and_talking_clients() {
     for (options, greeting) in MODES {
         let port = free_port();
-        let running = activate(options, &port.to_string(), &[]);
-        for first in [&b""[..], b"\r\n", &request()] {
+        let process = activate(options, &port.to_string(), &[]);
+        for input in [&b""[..], b"\r\n", &large_request()] {
             for _ in 0..10 {
-                let read = client(port, first)
-                    .unwrap_or_else(|error| panic!("{options:?}: {error}\n{}", running.said()));
-                assert_eq!(String::from_utf8_lossy(&read), greeting);
+                let received = read_tcp(port, input)
+                    .unwrap_or_else(|error| panic!("{options:?}: {error}\n{}", process.stderr()));
+                assert_eq!(String::from_utf8_lossy(&received), greeting);
             }
         }
     }
@@ -49,18 +51,18 @@ fn every_mode_greets_silent_and_talking_clients_without_any_settings() {
 #[test]
 fn every_mode_serves_a_unix_socket() {
     for (options, greeting) in MODES {
-        let folder = Folder::new();
-        let path = folder.path("socket");
-        let _running = activate(options, path.to_str().unwrap(), &[]);
-        assert_eq!(unix_client(&path).unwrap(), greeting.as_bytes());
+        let directory = TempDir::new();
+        let path = directory.path("socket");
+        let _process = activate(options, path.to_str().unwrap(), &[]);
+        assert_eq!(read_unix(&path).unwrap(), greeting.as_bytes());
     }
 }
 
 #[test]
-fn curl_takes_the_greeting_for_a_page() {
+fn curl_http09_reads_the_greeting() {
     for (options, greeting) in MODES {
         let port = free_port();
-        let _running = activate(options, &port.to_string(), &[]);
+        let _process = activate(options, &port.to_string(), &[]);
         for _ in 0..20 {
             let url = format!("http://127.0.0.1:{port}/");
             let curl = Command::new("curl")
@@ -78,223 +80,231 @@ fn curl_takes_the_greeting_for_a_page() {
 }
 
 #[test]
-fn wrong_settings_are_status_78_and_a_clean_end_for_the_client() {
-    let folder = Folder::new();
-    let file = folder.write("greeter.toml", "mesage = 'x'\n");
+fn invalid_settings_exit_78_and_close_gracefully() {
+    let directory = TempDir::new();
+    let file = directory.write("greeter.toml", "mesage = 'x'\n");
     for (options, _) in MODES {
         let port = free_port();
-        let running = activate(options, &port.to_string(), &["--config", &file]);
+        let process = activate(options, &port.to_string(), &["--config", &file]);
         if options.is_empty() {
-            // The client waits in the queue of a socket that ends with its program.
-            let _waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            let (status, said) = running.end();
-            assert_eq!(status.code(), Some(78), "{said}");
+            // The client stays in the backlog, which is closed when greeter exits.
+            let _queued = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (status, stderr) = process.wait();
+            assert_eq!(status.code(), Some(78), "{stderr}");
             assert!(
-                said.contains(":1:1: unknown key 'mesage'; did you mean 'message'?"),
-                "{said}"
+                stderr.contains(":1:1: unknown key 'mesage'; did you mean 'message'?"),
+                "{stderr}"
             );
         } else {
-            assert_eq!(client(port, &request()).unwrap(), b"");
-            running.expect(":1:1: unknown key 'mesage'; did you mean 'message'?");
-            running.expect("died with code 78");
+            assert_eq!(read_tcp(port, &large_request()).unwrap(), b"");
+            process.expect_stderr(":1:1: unknown key 'mesage'; did you mean 'message'?");
+            process.expect_stderr("died with code 78");
         }
     }
 }
 
 #[test]
-fn a_mode_that_does_not_fit_says_which_of_the_two_to_change() {
-    let folder = Folder::new();
+fn mode_mismatch_names_what_to_change() {
+    let directory = TempDir::new();
     for (mode, options) in [
         ("accept", MODES[1].0),
         ("accepted", MODES[2].0),
         ("inet", MODES[1].0),
     ] {
-        let file = folder.write(&format!("{mode}.toml"), format!("\nmode = '{mode}'\n"));
+        let file = directory.write(&format!("{mode}.toml"), format!("\nmode = '{mode}'\n"));
         let port = free_port();
-        let running = activate(options, &port.to_string(), &["--config", &file]);
-        assert_eq!(client(port, b"").unwrap(), b"");
-        running.expect(&format!(
-            "{file}:2:8: mode = \"{mode}\" does not fit the socket"
+        let process = activate(options, &port.to_string(), &["--config", &file]);
+        assert_eq!(read_tcp(port, b"").unwrap(), b"");
+        process.expect_stderr(&format!(
+            "{file}:2:8: mode = \"{mode}\" does not match the socket"
         ));
-        running.expect("; set mode = ");
-        running.expect("died with code 78");
+        process.expect_stderr("; set mode = ");
+        process.expect_stderr("died with code 78");
     }
 }
 
 #[test]
-fn the_sockets_name_chooses_the_greeting() {
-    let folder = Folder::new();
-    let file = folder.write(
+fn socket_name_selects_the_greeting() {
+    let directory = TempDir::new();
+    let file = directory.write(
         "g.toml",
         "message = 'other'\n[greeting.smtp]\nmessage = '421 {socket}'\nline_ending = 'crlf'\n",
     );
     let port = free_port();
-    let _running = activate(&["--fdname=smtp"], &port.to_string(), &["--config", &file]);
-    assert_eq!(client(port, b"EHLO x\r\n").unwrap(), b"421 smtp\r\n");
+    let _process = activate(&["--fdname=smtp"], &port.to_string(), &["--config", &file]);
+    assert_eq!(read_tcp(port, b"EHLO x\r\n").unwrap(), b"421 smtp\r\n");
 }
 
 #[test]
-fn by_hand_it_binds_what_it_is_told_reloads_and_stops() {
-    let folder = Folder::new();
-    let file = folder.write("g.toml", "message = 'one {peer_addr} {local_port}'\n");
-    let path = folder.path("socket");
+fn listen_option_binds_reloads_and_stops() {
+    let directory = TempDir::new();
+    let file = directory.write("g.toml", "message = 'one {peer_addr} {local_port}'\n");
+    let path = directory.path("socket");
     let port = free_port();
-    let (v4, v6) = (format!("127.0.0.1:{port}"), format!("[::1]:{port}"));
+    let ipv4 = format!("127.0.0.1:{port}");
+    let ipv6 = format!("[::1]:{port}");
     let arguments = [
         "--config",
         &file,
         "--listen",
-        &v4,
+        &ipv4,
         "--listen",
-        &v6,
+        &ipv6,
         "--listen",
         path.to_str().unwrap(),
     ];
-    let running = Running::start(Command::new(GREETER).args(arguments));
-    running.expect("listening on ");
+    let process = Process::start(Command::new(GREETER).args(arguments));
+    process.expect_stderr("listening on ");
     assert_eq!(
-        client(port, b"").unwrap(),
+        read_tcp(port, b"").unwrap(),
         format!("one 127.0.0.1 {port}\n").as_bytes()
     );
-    assert_eq!(unix_client(&path).unwrap(), b"one - -\n");
-    let mut read = String::new();
-    TcpStream::connect(&v6)
+    assert_eq!(read_unix(&path).unwrap(), b"one - -\n");
+    let mut received = String::new();
+    TcpStream::connect(&ipv6)
         .unwrap()
-        .read_to_string(&mut read)
+        .read_to_string(&mut received)
         .unwrap();
-    assert_eq!(read, format!("one ::1 {port}\n"));
+    assert_eq!(received, format!("one ::1 {port}\n"));
 
-    folder.write("g.toml", "message = 'two'\n");
-    running.signal("-HUP");
-    running.expect("read the settings anew");
-    assert_eq!(client(port, b"").unwrap(), b"two\n");
+    directory.write("g.toml", "message = 'two'\n");
+    process.signal("-HUP");
+    process.expect_stderr("settings reloaded");
+    assert_eq!(read_tcp(port, b"").unwrap(), b"two\n");
 
-    folder.write("g.toml", "message = {\n");
-    running.signal("-HUP");
-    running.expect("the settings from before stay in force");
-    assert_eq!(client(port, b"").unwrap(), b"two\n");
+    directory.write("g.toml", "message = {\n");
+    process.signal("-HUP");
+    process.expect_stderr("reload failed, keeping the current settings");
+    assert_eq!(read_tcp(port, b"").unwrap(), b"two\n");
 
-    running.signal("-TERM");
-    let (status, said) = running.end();
-    assert_eq!(status.code(), Some(0), "{said}");
+    process.signal("-TERM");
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
     assert!(!path.exists());
 }
 
 #[test]
-fn a_place_that_cannot_be_had_leaves_no_other_behind() {
-    let folder = Folder::new();
-    let (first, taken) = (folder.path("first"), folder.path("taken"));
-    let _other = UnixListener::bind(&taken).unwrap();
-    let places = [&first, &taken].map(|path| format!("--listen={}", path.display()));
-    let output = Command::new(GREETER).args(places).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("cannot listen on '") && said.contains("taken'"));
-    assert!(!first.exists() && taken.exists());
+fn failed_bind_removes_earlier_socket_files() {
+    let directory = TempDir::new();
+    let first = directory.path("first");
+    let in_use = directory.path("in-use");
+    let _other = UnixListener::bind(&in_use).unwrap();
+    let output = Command::new(GREETER)
+        .arg("--listen")
+        .arg(&first)
+        .arg("--listen")
+        .arg(&in_use)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot listen on '") && stderr.contains("in-use'"));
+    assert!(!first.exists() && in_use.exists());
 }
 
-/// Starts the program by hand, with these settings, at a port of its own.
-fn by_hand(file: &str) -> (Running, u16) {
+/// Starts greeter without systemd, with a settings file and a free port.
+fn start_with_listen(file: &str) -> (Process, u16) {
     let port = free_port();
-    let place = format!("127.0.0.1:{port}");
-    let running =
-        Running::start(Command::new(GREETER).args(["--config", file, "--listen", &place]));
-    running.expect("listening on ");
-    (running, port)
+    let address = format!("127.0.0.1:{port}");
+    let mut command = Command::new(GREETER);
+    command.args(["--config", file, "--listen", &address]);
+    let process = Process::start(&mut command);
+    process.expect_stderr("listening on ");
+    (process, port)
 }
 
 #[test]
-fn a_stop_waits_for_clients_only_as_long_as_it_may() {
-    let folder = Folder::new();
-    let file = folder.write(
+fn stop_waits_at_most_drain_timeout() {
+    let directory = TempDir::new();
+    let file = directory.write(
         "g.toml",
         "[limits]\ndrain_timeout = '300ms'\nlinger_timeout = '1min'\n",
     );
-    let (running, port) = by_hand(&file);
-    let held = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    running.expect("greeted ");
-    let begun = Instant::now();
-    running.signal("-TERM");
-    let (status, said) = running.end();
-    assert_eq!(status.code(), Some(0), "{said}");
+    let (process, port) = start_with_listen(&file);
+    let open = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    process.expect_stderr("greeted ");
+    let start = Instant::now();
+    process.signal("-TERM");
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
     assert!(
-        (Duration::from_millis(300)..Duration::from_secs(5)).contains(&begun.elapsed()),
+        (Duration::from_millis(300)..Duration::from_secs(5)).contains(&start.elapsed()),
         "{:?}",
-        begun.elapsed()
+        start.elapsed()
     );
-    drop(held);
+    drop(open);
 }
 
 #[test]
-fn nobody_for_idle_timeout_is_an_end_in_good_order() {
-    let folder = Folder::new();
-    let file = folder.write("g.toml", "[limits]\nidle_timeout = '200ms'\n");
+fn idle_timeout_exits_cleanly() {
+    let directory = TempDir::new();
+    let file = directory.write("g.toml", "[limits]\nidle_timeout = '200ms'\n");
     let port = free_port();
-    let running = activate(&[], &port.to_string(), &["--config", &file]);
-    assert_eq!(client(port, b"").unwrap(), b"This is a test\n");
-    let (status, said) = running.end();
-    assert_eq!(status.code(), Some(0), "{said}");
-    assert!(said.contains("nobody came for 200ms"), "{said}");
+    let process = activate(&[], &port.to_string(), &["--config", &file]);
+    assert_eq!(read_tcp(port, b"").unwrap(), b"This is a test\n");
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("no connections for 200ms"), "{stderr}");
 }
 
 #[test]
-fn held_clients_are_let_go_and_the_limit_makes_others_wait() {
-    let folder = Folder::new();
-    let file = folder.write(
+fn connection_limit_queues_clients_and_timeouts_close_them() {
+    let directory = TempDir::new();
+    let file = directory.write(
         "g.toml",
         "[limits]\nconnections = 2\nlinger_timeout = '500ms'\n",
     );
-    let (_running, port) = by_hand(&file);
-    let held: Vec<_> = (0..2)
+    let (_process, port) = start_with_listen(&file);
+    let open: Vec<_> = (0..2)
         .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
         .collect();
     thread::sleep(Duration::from_millis(100));
-    let begun = Instant::now();
-    assert_eq!(client(port, b"").unwrap(), b"This is a test\n");
-    let waited = begun.elapsed();
+    let start = Instant::now();
+    assert_eq!(read_tcp(port, b"").unwrap(), b"This is a test\n");
+    let elapsed = start.elapsed();
     assert!(
-        (Duration::from_millis(200)..Duration::from_secs(5)).contains(&waited),
-        "{waited:?}"
+        (Duration::from_millis(200)..Duration::from_secs(5)).contains(&elapsed),
+        "{elapsed:?}"
     );
-    drop(held);
+    drop(open);
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_let_go_in_every_mode() {
-    let folder = Folder::new();
-    let message = folder.write("large", "x".repeat(1 << 20));
-    let text = format!("message_file = '{message}'\n[limits]\nwrite_timeout = '200ms'\n");
-    let file = folder.write("g.toml", &text);
+fn write_timeout_closes_the_connection_in_every_mode() {
+    let directory = TempDir::new();
+    let message = directory.write("large", "x".repeat(1 << 20));
+    let settings = format!("message_file = '{message}'\n[limits]\nwrite_timeout = '200ms'\n");
+    let file = directory.write("g.toml", &settings);
     for (options, _) in MODES {
-        // A Unix socket's buffer is smaller than that, whatever the system's settings.
-        let path = folder.path(&format!("socket{}", options.len()));
-        let running = activate(options, path.to_str().unwrap(), &["--config", &file]);
-        let mut held = UnixStream::connect(&path).unwrap();
-        running.expect("did not take its greeting in time");
-        let mut read = Vec::new();
-        held.read_to_end(&mut read).unwrap();
-        assert!(read.len() < 1 << 20, "{options:?}");
+        // The send buffer of a Unix socket is smaller than the message on any system.
+        let path = directory.path(&format!("socket{}", options.len()));
+        let process = activate(options, path.to_str().unwrap(), &["--config", &file]);
+        let mut stream = UnixStream::connect(&path).unwrap();
+        process.expect_stderr("did not receive the greeting within write_timeout");
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        assert!(received.len() < 1 << 20, "{options:?}");
     }
 }
 
 #[test]
-fn one_source_holds_only_what_it_may() {
-    let folder = Folder::new();
-    let file = folder.write(
+fn connections_per_source_is_enforced() {
+    let directory = TempDir::new();
+    let file = directory.write(
         "g.toml",
         "[limits]\nconnections_per_source = 1\nlinger_timeout = '10s'\n",
     );
-    let (running, port) = by_hand(&file);
-    let held = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    running.expect("greeted ");
-    assert_eq!(client(port, b"").unwrap(), b"");
-    running.expect("too many connections of this source");
-    drop(held);
-    let end = Instant::now() + support::PATIENCE;
-    while client(port, b"").unwrap() != b"This is a test\n" {
+    let (process, port) = start_with_listen(&file);
+    let open = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    process.expect_stderr("greeted ");
+    assert_eq!(read_tcp(port, b"").unwrap(), b"");
+    process.expect_stderr("too many connections from this address");
+    drop(open);
+    let deadline = Instant::now() + TIMEOUT;
+    while read_tcp(port, b"").unwrap() != b"This is a test\n" {
         assert!(
-            Instant::now() < end,
-            "the place of a client that left stays taken"
+            Instant::now() < deadline,
+            "a closed connection still counts"
         );
         thread::sleep(Duration::from_millis(10));
     }

@@ -1,14 +1,16 @@
-//! Holds manual, settings files, catalogue, completions and security model to
-//! the lists in the code, both ways: nothing is missing and nothing is made up.
+//! Compares the manual, the settings files, the message catalogue, the completions
+//! and the security model with the lists in the code, in both directions: nothing is
+//! missing, and nothing is documented that does not exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use greeter::greeting::PLACEHOLDERS;
-use greeter::settings::keys::{KEYS, Key};
+use greeter::greeting::Placeholder;
+use greeter::settings::schema::KEYS;
 
+/// The names of the settings files in etc/.
 const SETTINGS: &[&str] = &["greeter", "greeter-accepted", "greeter-inet"];
 
 fn root() -> PathBuf {
@@ -19,133 +21,165 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What stands between `open` and the next `close`, wherever `known` holds for
-/// each of its characters.
-fn between(text: &str, open: &str, close: &str, known: fn(char) -> bool) -> BTreeSet<String> {
-    let parts = text
-        .split(open)
+/// The texts of all Rust files in a directory and below.
+fn sources(directory: &Path) -> Vec<String> {
+    let mut texts = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            texts.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            texts.push(fs::read_to_string(path).unwrap());
+        }
+    }
+    texts
+}
+
+/// Every text between `open` and the next `close` that is not empty and consists of
+/// `allowed` characters.
+fn between(text: &str, open: &str, close: &str, allowed: fn(char) -> bool) -> BTreeSet<String> {
+    text.split(open)
         .skip(1)
-        .filter_map(|rest| rest.split(close).next());
-    parts
-        .filter(|part| !part.is_empty() && part.chars().all(known))
+        .filter_map(|rest| rest.split(close).next())
+        .filter(|part| !part.is_empty() && part.chars().all(allowed))
         .map(str::to_owned)
         .collect()
 }
 
-fn name_like(c: char) -> bool {
-    c.is_ascii_lowercase() || c == '_'
-}
-
-/// The words of `text` that begin so, with what belongs to a name of that kind.
-fn words(text: &str, prefix: &str, known: fn(char) -> bool) -> BTreeSet<String> {
-    let ends = text
-        .split(prefix)
+/// Every word that begins with `prefix` and continues with `allowed` characters.
+fn words(text: &str, prefix: &str, allowed: fn(char) -> bool) -> BTreeSet<String> {
+    text.split(prefix)
         .skip(1)
-        .map(|rest| rest.chars().take_while(|c| known(*c)));
-    ends.map(|rest| format!("{prefix}{}", rest.collect::<String>()))
+        .map(|rest| {
+            let end = rest.find(|c| !allowed(c)).unwrap_or(rest.len());
+            format!("{prefix}{}", &rest[..end])
+        })
         .collect()
 }
 
-fn same(what: &str, found: &BTreeSet<String>, expected: impl IntoIterator<Item = String>) {
+fn is_key_character(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '_'
+}
+
+fn is_field_character(c: char) -> bool {
+    c.is_ascii_uppercase() || c == '_'
+}
+
+fn is_option_character(c: char) -> bool {
+    c.is_ascii_lowercase() || c == '-'
+}
+
+fn assert_same(what: &str, found: &BTreeSet<String>, expected: impl IntoIterator<Item = String>) {
     let expected: BTreeSet<String> = expected.into_iter().collect();
     assert_eq!(found, &expected, "{what}");
 }
 
 #[test]
-fn the_manual_explains_every_key_with_its_default_and_no_other() {
+fn manual_documents_every_key_with_its_default() {
     let manual = read("man/greeter.toml.5.scd");
     for key in KEYS {
-        let (table, name) = key.place();
-        let heading = match (table, key.default) {
-            // These stand indented, as they have been explained above.
-            ("greeting.NAME", _) => format!("*{name}*"),
-            (_, "") => format!("\n*{name}* "),
-            (_, default) => format!("\n*{name}* = {default}\n"),
+        let heading = match (key.table, key.default) {
+            // The keys of these tables are indented: the manual explains them above.
+            ("greeting.NAME", _) => format!("*{}*", key.name),
+            (_, "") => format!("\n*{}* ", key.name),
+            (_, default) => format!("\n*{}* = {default}\n", key.name),
         };
         assert!(
             manual.contains(&heading),
             "greeter.toml(5) lacks {heading:?}"
         );
     }
-    let headings = manual
+    let headings: String = manual
         .lines()
-        .filter(|line| line.starts_with('*') && (line.contains("* = ") || line.contains("* (no")));
-    let headings: String = headings.map(|line| format!("{line}\n")).collect();
-    let own = between(&headings, "*", "* ", name_like);
-    let places = KEYS.iter().map(Key::place);
-    let top = places.filter(|(table, _)| *table != "greeting.NAME");
-    same("headings", &own, top.map(|(_, name)| name.to_owned()));
-}
-
-#[test]
-fn every_settings_file_has_every_key_at_its_default() {
-    for name in SETTINGS {
-        let path = format!("etc/{name}.toml");
-        let text = read(&path);
-        for key in KEYS.iter().filter(|key| key.place().0 != "greeting.NAME") {
-            let line = match key.place().1 {
-                name @ ("mode" | "message") => format!("\n{name} = \""),
-                "message_file" => "\n#message_file = \"".to_owned(),
-                name => format!("\n#{name} = {}\n", key.default),
-            };
-            assert!(text.contains(&line), "{path} lacks {line:?}");
-        }
-        for placeholder in PLACEHOLDERS {
-            assert!(
-                text.contains(&format!("{{{placeholder}}}")),
-                "{path}: {placeholder}"
-            );
-        }
-        // With every comment sign taken off it is still sound.
-        let bare = text.lines().map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c| name_like(c) || c == '[') => rest,
-            _ => line,
-        });
-        let bare = bare.filter(|line| !line.starts_with("message_file"));
-        let bare: String = bare.map(|line| format!("{line}\n")).collect();
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
-        fs::write(&file, bare).unwrap();
-        assert!(greeter(&["--config", file.to_str().unwrap(), "--check"]).contains("sound"));
-    }
-}
-
-#[test]
-fn the_manual_explains_every_placeholder_and_no_other() {
-    let manual = read("man/greeter.toml.5.scd");
-    let found = between(&manual, "*{", "}*", name_like);
-    same(
-        "placeholders",
-        &found,
-        PLACEHOLDERS.iter().map(|name| (*name).to_owned()),
+        .filter(|line| line.starts_with('*') && (line.contains("* = ") || line.contains("* (no")))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let expected = KEYS
+        .iter()
+        .filter(|key| key.table != "greeting.NAME")
+        .map(|key| key.name.to_owned());
+    assert_same(
+        "headings of greeter.toml(5)",
+        &between(&headings, "*", "* ", is_key_character),
+        expected,
     );
 }
 
-/// The names and identifiers of src/event.rs.
+#[test]
+fn settings_files_show_every_default() {
+    for name in SETTINGS {
+        let path = format!("etc/{name}.toml");
+        let text = read(&path);
+        for key in KEYS.iter().filter(|key| key.table != "greeting.NAME") {
+            let line = match key.name {
+                "mode" | "message" => format!("\n{} = \"", key.name),
+                "message_file" => "\n#message_file = \"".to_owned(),
+                _ => format!("\n#{} = {}\n", key.name, key.default),
+            };
+            assert!(text.contains(&line), "{path} lacks {line:?}");
+        }
+        for placeholder in Placeholder::ALL {
+            let written = format!("{{{}}}", placeholder.name());
+            assert!(text.contains(&written), "{path} lacks {written}");
+        }
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
+        fs::write(&file, uncommented(&text)).unwrap();
+        let output = run_greeter(&["--config", file.to_str().unwrap(), "--check"]);
+        assert!(output.contains("settings are valid"), "{path}: {output}");
+    }
+}
+
+/// A settings file with every key set: the comment signs before keys and tables are
+/// removed, and `message_file`, which excludes `message`, is left out.
+fn uncommented(text: &str) -> String {
+    text.lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c| is_key_character(c) || c == '[') => rest,
+            _ => line,
+        })
+        .filter(|line| !line.starts_with("message_file"))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+#[test]
+fn manual_documents_every_placeholder() {
+    let manual = read("man/greeter.toml.5.scd");
+    let found = between(&manual, "*{", "}*", is_key_character);
+    let names = Placeholder::ALL.map(|placeholder| placeholder.name().to_owned());
+    assert_same("placeholders in greeter.toml(5)", &found, names);
+}
+
+/// The names and MESSAGE_IDs of src/event.rs.
 fn events() -> Vec<(String, String)> {
     let code = read("src/event.rs");
-    let lines = code.lines().filter_map(|line| {
-        let (name, id) = line.strip_prefix("pub const ")?.split_once(": &str = ")?;
-        let id = id.strip_prefix('"')?.strip_suffix("\";")?;
-        Some((name.to_owned(), id.to_owned()))
-    });
-    let events: Vec<_> = lines.collect();
+    let mut events = Vec::new();
+    for line in code.lines() {
+        let Some(constant) = line.strip_prefix("pub const ") else {
+            continue;
+        };
+        let (name, value) = constant.split_once(": &str = \"").unwrap();
+        let id = value.strip_suffix("\";").unwrap();
+        events.push((name.to_owned(), id.to_owned()));
+    }
     assert_eq!(events.len(), code.matches("const").count());
     events
 }
 
 #[test]
-fn every_event_has_an_identifier_of_128_bits_that_no_other_has() {
+fn message_ids_are_unique_128_bit_values() {
     let ids: BTreeSet<String> = events().into_iter().map(|(_, id)| id).collect();
     assert_eq!(ids.len(), events().len());
     for id in ids {
-        let digits = id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        assert!(id.len() == 32 && digits, "{id}");
+        let is_hex = id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(id.len() == 32 && is_hex, "{id}");
     }
 }
 
 #[test]
-fn every_event_is_in_the_manual_and_in_the_catalogue_and_no_other() {
-    let (manual, catalogue) = (read("man/greeter.8.scd"), read("systemd/greeter.catalog"));
+fn manual_and_catalogue_document_every_event() {
+    let manual = read("man/greeter.8.scd");
+    let catalogue = read("systemd/greeter.catalog");
     for (name, id) in events() {
         let heading = manual
             .lines()
@@ -158,32 +192,47 @@ fn every_event_is_in_the_manual_and_in_the_catalogue_and_no_other() {
         assert!(catalogue.contains(&entry), "the catalogue lacks {entry:?}");
     }
     let ids = between(&catalogue, "\n-- ", "\n", |c| c.is_ascii_hexdigit());
-    same("catalogue", &ids, events().into_iter().map(|(_, id)| id));
+    assert_same(
+        "identifiers in the catalogue",
+        &ids,
+        events().into_iter().map(|(_, id)| id),
+    );
 }
 
 #[test]
-fn the_manual_names_every_journal_field_and_no_other() {
-    let field = |c: char| c.is_ascii_uppercase() || c == '_';
-    let found = words(&read("man/greeter.8.scd"), "GREETER_", field);
-    let logged = words(&read("src/server/guest.rs"), "GREETER_", field);
+fn manual_documents_every_journal_field() {
+    let documented = words(&read("man/greeter.8.scd"), "GREETER_", is_field_character);
+    let mut logged = BTreeSet::new();
+    for text in sources(&root().join("src")) {
+        // Comments also name fields; they must not count as code that logs them.
+        for line in text.lines().filter(|line| !line.trim().starts_with("//")) {
+            logged.extend(words(line, "GREETER_", is_field_character));
+        }
+    }
     assert!(logged.len() > 5, "{logged:?}");
-    same("fields", &found, logged);
+    assert_same("fields in greeter(8)", &documented, logged);
 }
 
 #[test]
-fn every_option_is_in_the_manual_and_completed() {
-    let option = |c: char| c.is_ascii_lowercase() || c == '-';
-    let help = greeter(&["--help"]);
-    let help = help.lines().filter(|line| line.trim().starts_with('-'));
-    let help = words(&help.collect::<String>(), "--", option);
-    assert!(help.contains("--preview"), "{help:?}");
+fn every_option_is_documented_and_completed() {
+    let help = run_greeter(&["--help"]);
+    let option_lines: String = help
+        .lines()
+        .filter(|line| line.trim().starts_with('-'))
+        .collect();
+    let options = words(&option_lines, "--", is_option_character);
+    assert!(options.contains("--preview"), "{options:?}");
     let manual = read("man/greeter.8.scd");
     let headings: String = manual
         .lines()
         .filter(|line| line.starts_with("*-"))
         .collect();
-    same("greeter(8)", &words(&headings, "--", option), help.clone());
-    for option in &help {
+    assert_same(
+        "options in greeter(8)",
+        &words(&headings, "--", is_option_character),
+        options.clone(),
+    );
+    for option in &options {
         let name = &option[2..];
         for (path, spelling) in [
             ("completions/greeter.bash", format!("{option} ")),
@@ -197,44 +246,33 @@ fn every_option_is_in_the_manual_and_completed() {
 }
 
 #[test]
-fn the_security_model_names_tests_that_there_are() {
-    fn walk(folder: &Path, text: &mut String) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, text);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                text.push_str(&fs::read_to_string(path).unwrap());
-            }
-        }
-    }
-    let mut sources = String::new();
-    walk(&root().join("src"), &mut sources);
-    walk(&root().join("tests"), &mut sources);
+fn security_model_names_existing_tests() {
+    let code = sources(&root().join("src")).concat() + &sources(&root().join("tests")).concat();
     let model = read("SECURITY.md");
-    let held = model
+    let test_cells: String = model
         .lines()
         .filter(|line| line.starts_with("| "))
-        .filter_map(|line| line.split(" | ").nth(1));
-    let named: String = held.collect();
-    let tests = between(&named, "`", "`", |c| {
-        name_like(c) || c == '/' || c == '-' || c == '.'
+        .filter_map(|line| line.split(" | ").nth(1))
+        .collect();
+    let tests = between(&test_cells, "`", "`", |c| {
+        is_key_character(c) || c.is_ascii_digit() || c == '/' || c == '-' || c == '.'
     });
     assert!(tests.len() > 10, "{tests:?}");
     for test in tests
         .iter()
         .filter(|name| name.contains('_') || name.contains('/'))
     {
-        let there = match test.contains('/') {
-            true => root().join(test).exists(),
-            false => sources.contains(&format!("fn {test}()")),
+        let exists = if test.contains('/') {
+            root().join(test).exists()
+        } else {
+            code.contains(&format!("fn {test}()"))
         };
-        assert!(there, "SECURITY.md names '{test}', which is no test");
+        assert!(exists, "SECURITY.md names '{test}', which is not a test");
     }
 }
 
 /// What the program prints.
-fn greeter(arguments: &[&str]) -> String {
+fn run_greeter(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_greeter"))
         .args(arguments)
         .output()

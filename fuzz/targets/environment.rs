@@ -1,40 +1,48 @@
-//! What systemd says, or somebody in its name: LISTEN_PID, LISTEN_FDS and
-//! LISTEN_FDNAMES (their texts stand between bytes 0xFF, which no text holds; a
-//! variable that begins with 0xFE is not set), CONFIGURATION_DIRECTORY, `--listen`.
+//! The environment that systemd, or any other parent process, sets: LISTEN_PID,
+//! LISTEN_FDS and LISTEN_FDNAMES, then CONFIGURATION_DIRECTORY, which is also parsed
+//! as an argument of `--listen`. The values are separated by bytes 0xFF, which UTF-8
+//! does not contain; a value that is not UTF-8 stands for a variable that is not set.
 #![no_main]
 
-use greeter::settings::source::places;
-use greeter::socket::Place;
-use greeter::systemd::activation::{Claim, doubt};
+use greeter::settings::files::search_paths;
+use greeter::socket::ListenAddr;
+use greeter::systemd::activation::{ListenEnv, validate};
 use libfuzzer_sys::fuzz_target;
 
 const OWN_PID: u32 = 4242;
 
 fuzz_target!(|bytes: &[u8]| {
-    let texts = bytes.split(|byte| *byte == 0xFF);
-    let mut texts = texts.map(|text| String::from_utf8(text.to_vec()));
-    // What is no text, 0xFE included, is as good as absent: `take` refuses it before.
-    let mut next = || texts.next().and_then(Result::ok);
-    let claim = Claim {
-        pid: next(),
-        fds: next(),
-        names: next(),
+    let mut values = bytes
+        .split(|byte| *byte == 0xFF)
+        .map(|value| String::from_utf8(value.to_vec()).ok());
+    let env = ListenEnv {
+        pid: values.next().flatten(),
+        fds: values.next().flatten(),
+        names: values.next().flatten(),
     };
-    match doubt(&claim, OWN_PID) {
+    check_listen_env(&env);
+    if let Some(text) = values.next().flatten() {
+        let paths = search_paths("greeter", Some(&text));
+        assert!(paths.iter().all(|path| path.is_absolute()));
+        if let Ok(address) = text.parse::<ListenAddr>() {
+            assert_eq!(address.to_string(), text);
+        }
+    }
+});
+
+/// A valid environment names as many sockets as it announces, with names that systemd
+/// can assign; an error is one short line.
+fn check_listen_env(env: &ListenEnv) {
+    match validate(env, OWN_PID) {
         Ok(names) if names.is_empty() => {
-            assert!(
-                claim
-                    .fds
-                    .as_ref()
-                    .is_none_or(|fds| fds.bytes().all(|b| b == b'0'))
-            );
+            let fds = env.fds.as_deref().unwrap_or("0");
+            assert!(fds.bytes().all(|byte| byte == b'0'));
         }
         Ok(names) => {
-            assert_eq!(claim.pid.as_ref().unwrap().trim_start_matches('0'), "4242");
-            assert_eq!(
-                claim.fds.as_ref().unwrap().parse::<usize>().unwrap(),
-                names.len()
-            );
+            let pid = env.pid.as_deref().unwrap();
+            assert_eq!(pid.trim_start_matches('0'), OWN_PID.to_string());
+            let fds = env.fds.as_deref().unwrap();
+            assert_eq!(fds.parse::<usize>().unwrap(), names.len());
             assert!(names.len() <= 4096);
             for name in names {
                 assert!((1..=255).contains(&name.len()));
@@ -43,18 +51,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(error) => {
             assert_eq!(error.status(), 1);
-            let said = error.to_string();
+            let message = error.to_string();
             assert!(
-                said.len() < 500 && !said.contains(char::is_control),
-                "{said:?}"
+                message.len() < 500 && !message.contains(char::is_control),
+                "{message:?}"
             );
         }
     }
-    if let Some(text) = next() {
-        let places = places("greeter", Some(&text));
-        assert!(places.iter().all(|place| place.is_absolute()));
-        if let Ok(place) = text.parse::<Place>() {
-            assert_eq!(place.to_string(), text);
-        }
-    }
-});
+}

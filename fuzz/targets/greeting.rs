@@ -1,14 +1,15 @@
-//! A greeting from its text to the bytes on the wire. The first byte chooses the
-//! line ending, the second who the client is, the rest is the text.
+//! A greeting from its text to the bytes that a client is sent. The first byte
+//! selects the line ending, the second the addresses, the rest is the text.
 #![no_main]
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use greeter::greeting::{Facts, LineEnding, Template};
-use greeter::socket::Local;
+use greeter::greeting::{Context, Greeting, LineEnding};
+use greeter::mode::Mode;
+use greeter::socket::LocalAddr;
 use libfuzzer_sys::fuzz_target;
 
-/// What is filled in looks like placeholders: none may be filled in twice.
+/// A value that contains a placeholder, which must not be replaced.
 const BRACES: &str = "{peer_addr}}{";
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,78 +17,89 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let ending = [LineEnding::Lf, LineEnding::Crlf, LineEnding::Raw][usize::from(ending % 3)];
-    let plain = braces_doubled(text);
-    let same = render(
-        &Template::parse(&plain, ending).expect("doubled braces are never a fault"),
-        *client,
-    );
-    match Template::parse(text, ending) {
-        Ok(_) if ending == LineEnding::Raw => assert_eq!(same, plain),
-        Ok(template) => {
-            let sent = render(&template, *client);
-            assert_lines_end(&sent, ending);
-            assert_lines_end(&same, ending);
-            // A placeholder is 6 bytes at least and becomes 45 at most.
+    let literal = double_braces(text);
+    let literal_greeting =
+        Greeting::parse(&literal, ending).expect("double braces are always valid");
+    let literal_sent = render(&literal_greeting, *client);
+    match Greeting::parse(text, ending) {
+        Ok(_) if ending == LineEnding::Raw => assert_eq!(literal_sent, literal),
+        Ok(greeting) => {
+            let sent = render(&greeting, *client);
+            assert_line_endings(&sent, ending);
+            assert_line_endings(&literal_sent, ending);
+            // A placeholder has at least 6 bytes, and its value at most 45.
             assert!(sent.len() <= 10 * (text.len() + 2));
         }
-        Err(fault) => {
+        Err(error) => {
             assert_ne!(ending, LineEnding::Raw);
-            assert!(!fault.span.is_empty() && fault.span.end <= text.len());
-            let meant = &text[fault.span];
-            match fault.name {
-                None => assert!(meant == b"{" || meant == b"}"),
+            assert!(!error.span.is_empty() && error.span.end <= text.len());
+            let invalid = &text[error.span];
+            match error.name {
+                None => assert!(invalid == b"{" || invalid == b"}"),
                 Some(name) => {
-                    assert_eq!(meant[0], b'{');
-                    assert_eq!(meant[meant.len() - 1], b'}');
-                    assert_eq!(name, String::from_utf8_lossy(&meant[1..meant.len() - 1]));
+                    assert_eq!(invalid[0], b'{');
+                    assert_eq!(invalid[invalid.len() - 1], b'}');
+                    let inner = &invalid[1..invalid.len() - 1];
+                    assert_eq!(name, String::from_utf8_lossy(inner));
                 }
             }
         }
     }
 });
 
-fn render(template: &Template, client: u8) -> Vec<u8> {
-    let v4 = |port| Some(SocketAddr::from(([192, 0, 2, client], port)));
-    let v6 = |port| {
-        Some(SocketAddr::from((
-            Ipv6Addr::from(u128::MAX - u128::from(client)),
-            port,
-        )))
+fn render(greeting: &Greeting, client: u8) -> Vec<u8> {
+    let local = match client % 4 {
+        0 => LocalAddr::Ip(ipv6(client, 25)),
+        1 => LocalAddr::Path(BRACES.to_owned()),
+        2 => LocalAddr::Ip(ipv4(client, 0)),
+        _ => LocalAddr::Unnamed,
     };
-    let local = Local {
-        ip: [v6(25), None, v4(0)][usize::from(client % 3)],
-        text: BRACES.to_owned(),
-    };
-    let facts = Facts {
-        peer: [None, v4(1), v6(65535)][usize::from(client % 3)],
+    let context = Context {
+        peer: match client % 3 {
+            0 => None,
+            1 => Some(ipv4(client, 1)),
+            _ => Some(ipv6(client, 65535)),
+        },
         local: &local,
         hostname: BRACES.to_owned(),
         time: "2026-01-02T03:04:05Z".to_owned(),
         socket: "a socket",
-        mode: "accept",
+        mode: Mode::Accept,
     };
-    let once = template.render(&facts);
-    assert_eq!(once, template.render(&facts));
-    once.to_vec()
+    let sent = greeting.render(&context);
+    assert_eq!(sent, greeting.render(&context));
+    sent.to_vec()
 }
 
-/// Every line ends as asked, the last one too.
-fn assert_lines_end(sent: &[u8], ending: LineEnding) {
+fn ipv4(client: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, client], port))
+}
+
+fn ipv6(client: u8, port: u16) -> SocketAddr {
+    let address = Ipv6Addr::from(u128::MAX - u128::from(client));
+    SocketAddr::from((address, port))
+}
+
+/// Every line has the ending, the last one too.
+fn assert_line_endings(sent: &[u8], ending: LineEnding) {
     if ending == LineEnding::Raw {
         return;
     }
     assert_eq!(sent.last(), Some(&b'\n'));
     if ending == LineEnding::Crlf {
-        for (at, _) in sent.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            assert!(at > 0 && sent[at - 1] == b'\r');
+        for (index, byte) in sent.iter().enumerate() {
+            assert!(*byte != b'\n' || (index > 0 && sent[index - 1] == b'\r'));
         }
     }
 }
 
-fn braces_doubled(text: &[u8]) -> Vec<u8> {
-    let twice = |byte: &u8| match byte {
-        b'{' | b'}' => vec![*byte; 2],
-        _ => vec![*byte],
-    };
-    text.iter().flat_map(twice).collect()
+fn double_braces(text: &[u8]) -> Vec<u8> {
+    let mut doubled = Vec::with_capacity(text.len());
+    for byte in text {
+        doubled.push(*byte);
+        if matches!(byte, b'{' | b'}') {
+            doubled.push(*byte);
+        }
+    }
+    doubled
 }

@@ -1,18 +1,21 @@
-//! A settings file and its drop-ins, laid over each other and checked. The files
-//! stand between bytes 0xFF, which no UTF-8 holds.
+//! A settings file and its drop-ins, parsed, merged and validated. The files are
+//! separated by bytes 0xFF, which UTF-8 does not contain.
 #![no_main]
 
 use std::path::PathBuf;
 use std::str;
 
 use greeter::error::Error;
-use greeter::settings::load::merge;
-use greeter::settings::source::Source;
-use greeter::settings::values::Settings;
+use greeter::mode::Mode;
+use greeter::settings::Settings;
+use greeter::settings::files::SettingsFile;
+use greeter::settings::layers::Layers;
+use greeter::settings::load;
+use greeter::settings::show::show;
 use libfuzzer_sys::fuzz_target;
 
-/// Where no file is, so that `message_file` finds none.
-const FOLDER: &str = "/nonexistent/greeter";
+/// It does not exist, so that a relative `message_file` is not found.
+const DIRECTORY: &str = "/nonexistent/greeter";
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(texts) = bytes
@@ -22,52 +25,77 @@ fuzz_target!(|bytes: &[u8]| {
     else {
         return;
     };
-    let sources = texts.iter().enumerate().map(|(number, text)| Source {
-        path: PathBuf::from(format!("{FOLDER}/{number}.toml")),
-        text: (*text).to_owned(),
-    });
-    match merge(sources.collect(), "greeter.socket", None) {
-        Ok(settings) => assert_sound(&settings),
-        Err(error) => {
-            assert_eq!(error.status(), 78);
-            let said = error.to_string();
-            assert!(said.starts_with(FOLDER), "{said:?}");
-            assert!(!said.contains(char::is_control), "{said:?}");
-            if let Error::Settings { excerpt, .. } = &error {
-                let lines = excerpt.lines().count();
-                assert!(lines == 0 || lines == 3, "{excerpt:?}");
-            }
+    let files = texts
+        .iter()
+        .enumerate()
+        .map(|(number, text)| file(&number.to_string(), text));
+    match load_files(files.collect()) {
+        Ok((layers, settings)) => {
+            assert_within_limits(&settings);
+            assert_round_trip(&layers, &settings);
         }
+        Err(error) => assert_is_helpful(&error),
     }
 });
 
-/// What the manual promises of settings that were taken: they are within their
-/// limits, and what `--show-config` prints is the same settings again.
-fn assert_sound(settings: &Settings) {
-    assert!((1..=1_000_000).contains(&settings.limits.connections));
-    assert!(settings.limits.linger_bytes <= 1 << 30);
-    assert!(
-        settings
-            .limits
-            .idle_timeout
-            .is_none_or(|time| !time.is_zero())
-    );
-    for name in settings.named.keys() {
-        assert_eq!(settings.template(name), &settings.named[name]);
+fn file(name: &str, text: &str) -> SettingsFile {
+    SettingsFile {
+        path: PathBuf::from(format!("{DIRECTORY}/{name}.toml")),
+        text: text.to_owned(),
     }
-    let printed = &settings.shown;
-    let source = Source {
-        path: PathBuf::from(format!("{FOLDER}/printed.toml")),
-        text: printed.clone(),
-    };
-    let again = merge(vec![source], "greeter.socket", None).expect(printed);
-    assert_eq!(values(printed), values(&again.shown));
 }
 
-/// The lines without their comments, which say where a value stood. The comment
-/// is behind the last `  # ` of a line.
-fn values(printed: &str) -> Vec<&str> {
-    printed
+fn load_files(files: Vec<SettingsFile>) -> Result<(Layers, Settings), Error> {
+    let layers = Layers::parse(files, "greeter.socket")?;
+    let settings = load::settings(&layers, None)?;
+    Ok((layers, settings))
+}
+
+/// Valid settings are within the limits that greeter.toml(5) documents.
+fn assert_within_limits(settings: &Settings) {
+    let limits = &settings.limits;
+    assert!((1..=1_000_000).contains(&limits.connections));
+    assert!(limits.connections_per_source <= 1_000_000);
+    assert!(limits.linger_bytes <= 1 << 30);
+    assert!(limits.idle_timeout.is_none_or(|timeout| !timeout.is_zero()));
+}
+
+/// What `--show-config` prints is a settings file with the same settings.
+fn assert_round_trip(layers: &Layers, settings: &Settings) {
+    let mode = settings.mode.unwrap_or(Mode::Accept);
+    let shown = show(layers, mode);
+    let (copied_layers, copied) = load_files(vec![file("shown", &shown)]).expect(&shown);
+    assert_eq!(
+        without_origins(&shown),
+        without_origins(&show(&copied_layers, mode))
+    );
+    assert_eq!(copied.mode, settings.mode);
+    assert_eq!(copied.limits, settings.limits);
+    for name in settings.greetings.names().chain(copied.greetings.names()) {
+        assert_eq!(
+            copied.greetings.for_socket(name),
+            settings.greetings.for_socket(name)
+        );
+    }
+}
+
+/// An error is one line that begins with the file, and has an excerpt if it is about
+/// a part of it.
+fn assert_is_helpful(error: &Error) {
+    assert_eq!(error.status(), 78);
+    let message = error.to_string();
+    assert!(message.starts_with(DIRECTORY), "{message:?}");
+    assert!(!message.contains(char::is_control), "{message:?}");
+    if let Error::Settings { excerpt, .. } = error {
+        let lines = excerpt.lines().count();
+        assert!(lines == 0 || lines == 3, "{excerpt:?}");
+    }
+}
+
+/// The lines without their comments, which contain the origins. A comment begins at
+/// the last `  # ` of its line.
+fn without_origins(shown: &str) -> Vec<&str> {
+    shown
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.rsplit_once("  # ").map_or(line, |(value, _)| value))

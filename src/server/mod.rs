@@ -1,200 +1,284 @@
-//! The serving loop: one thread, one epoll(7) instance, no call that waits but the
-//! one at the top of a turn. Floor 9.
-//!
-//! Where systemd accepts there is one client, and the loop ends with it.
+//! The serving loop: one thread, one epoll(7) instance, which is the only call that
+//! blocks.
 
-mod crowd;
-mod guest;
-mod port;
+mod connection;
+mod connections;
+mod endpoint;
+mod listener;
+mod log_rate_limit;
+mod redact;
+mod stats;
 
-use std::fmt::Display;
+use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::clock;
-use crate::error::Error;
+use self::connection::{Connection, Progress};
+use self::connections::Connections;
+use self::endpoint::Endpoint;
+use self::listener::{Listener, is_shortage};
+use self::redact::RedactedAddr;
+use self::stats::{Stats, counted};
+use crate::error::{Error, os_message};
 use crate::event;
-use crate::handover::Handover;
-use crate::kernel;
 use crate::mode::Mode;
-use crate::poller::Wake;
-use crate::settings::values::Settings;
+use crate::poller::{Event, Poller, Token};
+use crate::settings::{Limits, Settings};
+use crate::socket::{DiscardBuffer, Interest, ListenSocket, Socket};
+use crate::sockets::ServerSockets;
+use crate::sys;
 use crate::systemd::notify::{self, Notifier};
-use crate::tally::Peer;
-use crowd::Crowd;
-use port::Port;
+use crate::time_format;
 
-/// Clients that one socket may bring in a turn, so that none starves the others.
-const BATCH: usize = 128;
-/// How long nothing is accepted when the kernel is out of descriptors or memory,
-/// unless a client ends sooner.
-const BACK_OFF: Duration = Duration::from_millis(100);
-/// Descriptors that are kept from clients: the process holds about fifteen beside
-/// its sockets, and needs some more to tell systemd how it goes and to reload.
-const RESERVE: usize = 32;
-/// A shortage that comes back within this is not told again.
-const SHORTAGE_OVER: Duration = Duration::from_secs(60);
-/// The status text changes this often at most.
-const STATUS_TICK: Duration = Duration::from_secs(1);
+/// Connections that one listener may accept per loop iteration, so that no other
+/// listener starves.
+const ACCEPT_BATCH: usize = 128;
+/// How long nothing is accepted after a shortage of descriptors or memory, unless a
+/// connection ends earlier.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Descriptors that connections cannot use: the process has about fifteen open
+/// beside its sockets, and needs some more to notify systemd and to reload.
+const RESERVED_FDS: usize = 32;
+/// A shortage is logged again only if there was none for this long.
+const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the status text is sent, at most.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The loop and all that it serves.
-pub struct Server<'a> {
-    mode: Mode,
-    crowd: Crowd,
+/// Loads the settings again.
+pub type LoadSettings<'a> = dyn FnMut() -> Result<Settings, Error> + 'a;
+
+/// Serves until SIGTERM or SIGINT, or until there are no more connections to expect.
+/// `load_settings` is called for a reload.
+///
+/// # Errors
+/// [`Error::Io`] if a listening socket or epoll(7) fails.
+pub fn serve(
+    sockets: ServerSockets,
+    settings: Settings,
+    load_settings: &mut LoadSettings<'_>,
+) -> Result<(), Error> {
+    let mut server = Server::new(settings, load_settings)?;
+    match sockets {
+        ServerSockets::Listening(sockets) => server.start_listening(sockets)?,
+        ServerSockets::Accepted { socket, name, mode } => {
+            server.start_serving(socket, name, mode)?;
+        }
+    }
+    server.run()
+}
+
+/// The state of the serving loop. A per-connection service has no listener and one
+/// connection.
+struct Server<'a> {
+    listeners: Vec<Listener>,
+    connections: Connections,
+    settings: Settings,
+    stats: Stats,
     notifier: Notifier,
-    reload: &'a mut dyn FnMut() -> Result<Settings, Error>,
-    /// What the last reload met, for the status text.
-    trouble: String,
-    /// The counts of the last status, and when the next may be told.
-    told: (u64, usize),
-    status_due: Instant,
-    paused_until: Option<Instant>,
-    /// For how many clients there are descriptors.
-    room: usize,
-    shortage_met: Option<Instant>,
+    poller: Poller,
+    load_settings: &'a mut LoadSettings<'a>,
+    /// The part of the status text about the last reload, if it failed.
+    reload_error: String,
+    /// What the last status text contained.
+    last_status: StatusCounts,
+    next_status: Instant,
+    /// Set after a shortage of descriptors or memory.
+    accept_paused_until: Option<Instant>,
+    /// For how many connections there are descriptors.
+    fd_capacity: usize,
+    last_shortage: Option<Instant>,
+    /// The interval of `WATCHDOG=1`, and when it has to be sent next.
     watchdog: Option<(Duration, Instant)>,
-    last_arrival: Instant,
-    stop_by: Option<Instant>,
+    last_accept: Instant,
+    /// Set after SIGTERM: when open connections are closed.
+    drain_deadline: Option<Instant>,
+}
+
+/// The numbers in the status text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StatusCounts {
+    sent: u64,
+    open: usize,
 }
 
 impl<'a> Server<'a> {
-    /// A server of what was handed over. `reload` reads the settings anew.
-    ///
-    /// # Errors
-    /// The kernel gives no descriptors.
-    pub fn new(
-        Handover { mode, sockets }: Handover,
-        settings: Settings,
-        reload: &'a mut dyn FnMut() -> Result<Settings, Error>,
-    ) -> Result<Self, Error> {
+    fn new(settings: Settings, load_settings: &'a mut LoadSettings<'a>) -> Result<Self, Error> {
         let now = Instant::now();
-        let held = RESERVE + sockets.len();
-        let sockets = sockets.into_iter();
-        let ports = sockets.map(|(socket, name)| Port::new(socket, name, mode));
-        let failed = |error| Error::os("prepare to wait for clients", error);
-        let mut crowd = Crowd::new(ports.collect(), settings, now).map_err(failed)?;
-        if mode == Mode::Accept {
-            crowd.poller.watch_signals().map_err(failed)?;
-        }
         Ok(Self {
-            mode,
-            crowd,
+            listeners: Vec::new(),
+            connections: Connections::new(now),
+            stats: Stats::new(settings.log_peer, now),
+            settings,
             notifier: Notifier::default(),
-            reload,
-            trouble: String::new(),
-            told: (0, 0),
-            status_due: now,
-            paused_until: None,
-            room: match mode {
-                Mode::Accept => kernel::descriptor_limit().saturating_sub(held).max(1),
-                _ => usize::MAX,
-            },
-            shortage_met: None,
+            poller: Poller::new().map_err(epoll_error)?,
+            load_settings,
+            reload_error: String::new(),
+            last_status: StatusCounts { sent: 0, open: 0 },
+            next_status: now,
+            accept_paused_until: None,
+            fd_capacity: usize::MAX,
+            last_shortage: None,
             watchdog: notify::watchdog_interval().map(|interval| (interval, now + interval)),
-            last_arrival: now,
-            stop_by: None,
+            last_accept: now,
+            drain_deadline: None,
         })
     }
 
-    /// Serves until told to stop, or until nobody comes any more.
-    ///
-    /// # Errors
-    /// A socket is broken, or epoll is.
-    pub fn run(mut self) -> Result<(), Error> {
-        let ports = self.crowd.ports.iter();
-        if self.mode == Mode::Accept {
-            let places: Vec<&str> = ports.map(|port| port.local.text.as_str()).collect();
-            let places = places.join(", ");
-            log::info!(MESSAGE_ID = event::READY, GREETER_MODE = self.mode.name(); "listening on {places}");
-            self.notifier
-                .ready(&format!("Listening on {places}; nobody came yet"));
-        } else {
-            let peer = ports.filter_map(|port| port.socket.as_ref()?.peer()).next();
-            let peer = Peer::new(peer, self.crowd.settings.log_peer);
-            self.notifier.ready(&format!("Greeting {peer}"));
+    /// Mode accept: registers the listening sockets and the signals, then READY=1.
+    fn start_listening(&mut self, sockets: Vec<ListenSocket>) -> Result<(), Error> {
+        let reserved = RESERVED_FDS + sockets.len();
+        self.fd_capacity = sys::descriptor_limit().saturating_sub(reserved).max(1);
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let listener = Listener::new(socket, &self.settings);
+            self.poller
+                .register(
+                    listener.socket(),
+                    Token::Listener(index),
+                    Interest::Readable,
+                )
+                .map_err(epoll_error)?;
+            self.listeners.push(listener);
         }
-        let outcome = loop {
-            match self.turn() {
-                Ok(false) => {}
-                over => break over.map(drop),
-            }
+        self.poller.register_signals().map_err(epoll_error)?;
+        let addresses: Vec<String> = self
+            .listeners
+            .iter()
+            .map(|listener| listener.endpoint().local_addr.to_string())
+            .collect();
+        let addresses = addresses.join(", ");
+        log::info!(
+            MESSAGE_ID = event::READY,
+            GREETER_MODE = Mode::Accept.name();
+            "listening on {addresses}"
+        );
+        self.notifier
+            .notify_ready(&format!("Listening on {addresses}; no connections yet"));
+        Ok(())
+    }
+
+    /// The modes accepted and inet: READY=1, then the greeting is sent.
+    fn start_serving(&mut self, socket: Socket, name: String, mode: Mode) -> Result<(), Error> {
+        let peer = socket.peer_addr();
+        let redacted = RedactedAddr::new(peer, self.settings.log_peer);
+        self.notifier.notify_ready(&format!("Greeting {redacted}"));
+        let endpoint = Endpoint {
+            local_addr: socket.local_addr(),
+            name,
+            mode,
         };
-        if self.mode == Mode::Accept && self.stop_by.is_none() {
-            let why = "Ending; the next client starts the service again";
-            self.notifier.stopping(why);
-        }
-        outcome
+        let greeting = self.settings.greetings.for_socket(&endpoint.name);
+        let greeting = endpoint.render(greeting, &socket, peer);
+        let limits = Rc::clone(&self.settings.limits);
+        let now = Instant::now();
+        let connection = Connection::new(socket, peer, Rc::new(endpoint), greeting, limits, now);
+        self.add_connection(connection, now)?;
+        self.sweep_greeted(now);
+        Ok(())
     }
 
-    /// Waits for something and does it. Whether the loop is at its end.
-    fn turn(&mut self) -> Result<bool, Error> {
-        let failed = |error| Error::os("wait for clients", error);
-        let wakes = self.crowd.poller.wait(self.timeout()).map_err(failed)?;
+    fn run(mut self) -> Result<(), Error> {
+        let result = self.run_until_exit();
+        if self.is_long_running() && self.drain_deadline.is_none() {
+            self.notifier
+                .notify_stopping("Exiting; the next connection starts the service again");
+        }
+        result
+    }
+
+    fn run_until_exit(&mut self) -> Result<(), Error> {
+        loop {
+            if let Some(reason) = self.exit_reason(Instant::now()) {
+                self.log_exit(reason);
+                return Ok(());
+            }
+            self.run_once()?;
+        }
+    }
+
+    /// One loop iteration: waits for events and handles them, then the timers.
+    fn run_once(&mut self) -> Result<(), Error> {
+        let events = self
+            .poller
+            .wait(self.timeout())
+            .map_err(|error| Error::io("wait for events", error))?;
         let now = Instant::now();
-        let before = self.crowd.len();
-        self.crowd.tally.turn_second(now);
-        for wake in wakes {
-            let ports = self.crowd.ports.len();
-            match wake {
-                Wake::Reload => self.reload(),
-                Wake::Stop => self.stop(now),
-                Wake::Socket(number) if number < ports => self.crowd.ports[number].ready = true,
-                Wake::Socket(number) => self.crowd.wake(number - ports, now),
+        let open_before = self.connections.len();
+        self.stats.report_suppressed(now);
+        for event in events {
+            match event {
+                Event::Reload => self.reload(),
+                Event::Stop => self.begin_drain(now),
+                Event::Listener(index) => self.listeners[index].set_may_have_pending(),
+                Event::Connection(key) => {
+                    self.connections.handle_event(key, now, &mut self.stats);
+                }
             }
         }
-        self.crowd.close_late(now);
-        if self.crowd.len() < before || self.paused_until.is_some_and(|due| now >= due) {
-            self.paused_until = None;
+        self.connections.close_expired(now, &mut self.stats);
+        let some_closed = self.connections.len() < open_before;
+        if some_closed || self.accept_paused_until.is_some_and(|until| now >= until) {
+            self.accept_paused_until = None;
         }
-        self.accept(now)?;
-        // Where nobody else is let in, or will come, each end must be known at once.
-        let full = !self.may_accept() || self.mode != Mode::Accept;
-        if let Err(error) = self.crowd.settle(now, full) {
-            self.back_off(&error, now);
-        }
-        self.tell(now);
-        Ok(self.is_over(now))
+        self.accept_pending(now)?;
+        self.sweep_greeted(now);
+        self.send_notifications(now);
+        Ok(())
     }
 
-    /// How long nothing needs doing; none is for ever.
+    /// How long to wait for events at most; `None` is without limit.
     fn timeout(&self) -> Option<Duration> {
-        if self.crowd.somebody_waits() && self.may_accept() {
+        if self.any_listener_ready() && self.can_accept() {
             return Some(Duration::ZERO);
         }
-        let now = Instant::now();
-        let idle_timeout = self.crowd.settings.limits.idle_timeout;
-        let idle = idle_timeout.filter(|_| self.crowd.len() == 0);
-        let due = [
-            self.crowd.due(),
-            self.paused_until,
-            self.stop_by,
-            self.watchdog.map(|(_, due)| due),
-            idle.map(|idle| self.last_arrival + idle),
-            self.crowd.tally.due(),
-            self.has_news().then_some(self.status_due),
+        let deadlines = [
+            self.connections.next_deadline(),
+            self.accept_paused_until,
+            self.drain_deadline,
+            self.watchdog.map(|(_, next)| next),
+            self.idle_deadline(),
+            self.stats.next_report(),
+            self.status_changed().then_some(self.next_status),
         ];
-        let next = due.into_iter().flatten().min();
-        next.map(|next| next.saturating_duration_since(now))
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(Instant::now()))
     }
 
-    fn may_accept(&self) -> bool {
-        let most = self.crowd.settings.limits.connections.min(self.room);
-        self.stop_by.is_none() && self.paused_until.is_none() && self.crowd.len() < most
+    /// Whether the process ends by a signal or after `idle_timeout`, and not after
+    /// its only connection.
+    fn is_long_running(&self) -> bool {
+        !self.listeners.is_empty()
     }
 
-    /// Accepts and greets whoever waits.
-    fn accept(&mut self, now: Instant) -> Result<(), Error> {
-        for number in 0..self.crowd.ports.len() {
-            for _ in 0..BATCH {
-                if !self.crowd.ports[number].ready || !self.may_accept() {
+    /// Whether the backlog of a listener may be non-empty.
+    fn any_listener_ready(&self) -> bool {
+        self.listeners.iter().any(Listener::may_have_pending)
+    }
+
+    /// Whether one more connection is allowed.
+    fn can_accept(&self) -> bool {
+        let limit = self.settings.limits.connections as usize;
+        self.drain_deadline.is_none()
+            && self.accept_paused_until.is_none()
+            && self.connections.len() < limit.min(self.fd_capacity)
+    }
+
+    /// Accepts the connections in the backlogs and sends their greetings.
+    fn accept_pending(&mut self, now: Instant) -> Result<(), Error> {
+        for index in 0..self.listeners.len() {
+            for _ in 0..ACCEPT_BATCH {
+                if !self.listeners[index].may_have_pending() || !self.can_accept() {
                     break;
                 }
-                match self.crowd.accept(number, now) {
-                    Ok(true) => self.last_arrival = now,
-                    Ok(false) => {}
-                    Err(error) if port::is_shortage(&error) => self.back_off(&error, now),
+                match self.listeners[index].accept(now) {
+                    Ok(Some(connection)) => {
+                        self.last_accept = now;
+                        self.add_connection(connection, now)?;
+                    }
+                    Ok(None) => {}
+                    Err(error) if is_shortage(&error) => self.back_off(&error, now),
                     Err(error) => {
-                        let place = &self.crowd.ports[number].local.text;
-                        return Err(Error::os(format!("accept on '{place}'"), error));
+                        let address = &self.listeners[index].endpoint().local_addr;
+                        return Err(Error::io(format!("accept on '{address}'"), error));
                     }
                 }
             }
@@ -202,110 +286,236 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    fn back_off(&mut self, cause: &dyn Display, now: Instant) {
-        self.paused_until = Some(now + BACK_OFF);
-        self.tell_shortage(cause, now);
+    fn add_connection(&mut self, connection: Connection, now: Instant) -> Result<(), Error> {
+        let result = self
+            .connections
+            .add(connection, now, &self.poller, &mut self.stats);
+        match result {
+            Err(error) if is_shortage(&error) => {
+                self.back_off(&error, now);
+                Ok(())
+            }
+            Err(error) => Err(Error::io("register a connection with epoll", error)),
+            Ok(()) => Ok(()),
+        }
     }
 
-    fn tell_shortage(&mut self, cause: &dyn Display, now: Instant) {
-        let met = self.shortage_met.replace(now);
-        if met.is_none_or(|met| now.duration_since(met) > SHORTAGE_OVER) {
+    /// Closes the greeted connections whose peers have closed.
+    fn sweep_greeted(&mut self, now: Instant) {
+        // If no more can be accepted, or none will come, each close must be known at once.
+        let all = !self.can_accept() || !self.is_long_running();
+        let result = self
+            .connections
+            .sweep_greeted(all, now, &self.poller, &mut self.stats);
+        if let Err(error) = result {
+            self.back_off(&error, now);
+        }
+    }
+
+    /// Pauses accept(2) after a shortage of descriptors or memory.
+    fn back_off(&mut self, cause: &io::Error, now: Instant) {
+        self.accept_paused_until = Some(now + ACCEPT_BACKOFF);
+        self.warn_shortage(&os_message(cause), now);
+    }
+
+    fn warn_shortage(&mut self, cause: &str, now: Instant) {
+        let last = self.last_shortage.replace(now);
+        if last.is_none_or(|last| now.duration_since(last) > SHORTAGE_LOG_INTERVAL) {
+            let open = counted(self.connections.len() as u64, "connection");
             log::warn!(
                 MESSAGE_ID = event::RESOURCES;
-                "cannot accept more than {} clients at once: {cause}; the others wait in the kernel's queue",
-                self.crowd.len()
+                "cannot accept more than {open}: {cause}; further clients wait in the backlog"
             );
         }
     }
 
-    /// Says what is due to be said.
-    fn tell(&mut self, now: Instant) {
-        if let Some((interval, due)) = self.watchdog.as_mut().filter(|(_, due)| now >= *due) {
-            *due = now + *interval;
-            self.notifier.watchdog();
+    /// Sends the notifications that are due: WATCHDOG=1 and STATUS=.
+    fn send_notifications(&mut self, now: Instant) {
+        if let Some((interval, next)) = &mut self.watchdog {
+            if now >= *next {
+                *next = now + *interval;
+                self.notifier.notify_watchdog();
+            }
         }
-        let connections = self.crowd.settings.limits.connections;
-        if self.crowd.len() >= self.room && self.room < connections {
+        let limit = self.settings.limits.connections as usize;
+        if self.connections.len() >= self.fd_capacity && self.fd_capacity < limit {
             let cause = "LimitNOFILE= of the service is too low for 'connections'";
-            self.tell_shortage(&cause, now);
+            self.warn_shortage(cause, now);
         }
-        if self.has_news() && now >= self.status_due {
-            self.notifier.status(&self.status());
-            (self.told, self.status_due) = (self.counts(), now + STATUS_TICK);
+        if self.status_changed() && now >= self.next_status {
+            self.notifier.notify_status(&self.status());
+            self.last_status = self.status_counts();
+            self.next_status = now + STATUS_INTERVAL;
         }
     }
 
-    /// Whether there is another status to tell; of an instance's only client all is said.
-    fn has_news(&self) -> bool {
-        self.mode == Mode::Accept && self.stop_by.is_none() && self.told != self.counts()
+    /// Whether there is a new status text. That of a per-connection service stays.
+    fn status_changed(&self) -> bool {
+        self.is_long_running()
+            && self.drain_deadline.is_none()
+            && self.last_status != self.status_counts()
     }
 
-    fn counts(&self) -> (u64, usize) {
-        (self.crowd.tally.greeted, self.crowd.len())
+    fn status_counts(&self) -> StatusCounts {
+        StatusCounts {
+            sent: self.stats.greetings_sent(),
+            open: self.connections.len(),
+        }
     }
 
     fn status(&self) -> String {
-        let detail = self.crowd.settings.log_peer;
-        self.crowd.tally.status(self.crowd.len(), detail) + &self.trouble
+        self.stats.status(self.connections.len()) + &self.reload_error
     }
 
-    fn is_over(&self, now: Instant) -> bool {
-        let nobody = self.crowd.len() == 0;
-        if self.mode != Mode::Accept && nobody {
-            return true;
+    /// When the process exits for lack of connections; `None` if it does not.
+    fn idle_deadline(&self) -> Option<Instant> {
+        let idle_timeout = self.settings.limits.idle_timeout?;
+        let is_idle = self.is_long_running() && self.connections.is_empty();
+        is_idle.then(|| self.last_accept + idle_timeout)
+    }
+
+    /// Why the loop ends now; `None` if it goes on.
+    fn exit_reason(&self, now: Instant) -> Option<ExitReason> {
+        let no_connections = self.connections.is_empty();
+        if !self.is_long_running() {
+            return no_connections.then_some(ExitReason::Served);
         }
-        if let Some(stop_by) = self.stop_by {
-            let over = nobody || now >= stop_by;
-            if over {
-                self.say_farewell();
+        if let Some(deadline) = self.drain_deadline {
+            let is_drained = no_connections || now >= deadline;
+            return is_drained.then_some(ExitReason::Stopped);
+        }
+        let idle_timeout = self.settings.limits.idle_timeout?;
+        let is_idle = no_connections && !self.any_listener_ready();
+        let is_over = now >= self.last_accept + idle_timeout;
+        (is_idle && is_over).then_some(ExitReason::Idle(idle_timeout))
+    }
+
+    fn log_exit(&self, reason: ExitReason) {
+        match reason {
+            ExitReason::Served => {}
+            ExitReason::Stopped => self.log_shutdown(),
+            ExitReason::Idle(idle_timeout) => {
+                let idle_timeout = time_format::format_duration(idle_timeout);
+                log::info!(
+                    MESSAGE_ID = event::IDLE;
+                    "no connections for {idle_timeout}, exiting; the socket stays open"
+                );
             }
-            return over;
         }
-        let idle_timeout = self.crowd.settings.limits.idle_timeout;
-        let idle = idle_timeout.filter(|_| nobody && !self.crowd.somebody_waits());
-        let idle = idle.filter(|idle| now.duration_since(self.last_arrival) >= *idle);
-        if let Some(idle) = idle {
-            let idle = clock::spell_duration(idle);
-            log::info!(MESSAGE_ID = event::IDLE; "nobody came for {idle}; the next client starts the service again");
-        }
-        idle.is_some()
     }
 
-    fn say_farewell(&self) {
-        let (cut, greeted) = (self.crowd.ungreeted(), self.crowd.tally.greeted);
-        if cut > 0 {
+    fn log_shutdown(&self) {
+        let unsent = self.connections.unsent();
+        if unsent > 0 {
+            let connections = counted(unsent as u64, "connection");
             log::warn!(
                 MESSAGE_ID = event::DRAIN_EXPIRED;
-                "cut off {cut} clients that did not take their greeting within drain_timeout"
+                "closed {connections} after drain_timeout before the greeting was sent"
             );
         }
-        log::info!(MESSAGE_ID = event::STOPPED; "stopped; clients greeted: {greeted}");
+        let greetings = counted(self.stats.greetings_sent(), "greeting");
+        log::info!(MESSAGE_ID = event::STOPPED; "stopped; {greetings} sent");
     }
 
-    /// From here on nobody is accepted: whoever waits is the next start's.
-    fn stop(&mut self, now: Instant) {
-        if self.stop_by.is_none() {
-            self.stop_by = Some(now + self.crowd.settings.limits.drain_timeout);
-            let status = format!("Stopping; {}", self.status());
-            self.notifier.stopping(&status);
+    /// SIGTERM: stops accepting; the backlog is left to the next start. Open
+    /// connections have `drain_timeout`.
+    fn begin_drain(&mut self, now: Instant) {
+        if self.drain_deadline.is_none() {
+            self.drain_deadline = Some(now + self.settings.limits.drain_timeout);
+            self.notifier
+                .notify_stopping(&format!("Stopping; {}", self.status()));
         }
     }
 
-    /// Reads the settings anew; where they are wrong, the old ones stay.
+    /// SIGHUP: loads the settings again; if they are invalid, the current ones are kept.
     fn reload(&mut self) {
-        self.notifier.reloading();
-        match (self.reload)() {
+        self.notifier.notify_reloading();
+        match (self.load_settings)() {
             Ok(settings) => {
-                log::set_max_level(settings.log_level);
-                self.crowd.agree(settings);
-                self.trouble.clear();
-                log::info!(MESSAGE_ID = event::RELOADED; "read the settings anew");
+                self.apply_settings(settings);
+                self.reload_error.clear();
+                log::info!(MESSAGE_ID = event::RELOADED; "settings reloaded");
             }
             Err(error) => {
-                log::error!(MESSAGE_ID = event::RELOAD_FAILED; "the settings from before stay in force: {error}");
-                self.trouble = format!("; reload failed: {error}");
+                log::error!(
+                    MESSAGE_ID = event::RELOAD_FAILED;
+                    "reload failed, keeping the current settings: {error}"
+                );
+                self.reload_error = format!("; reload failed: {error}");
             }
         }
-        self.notifier.ready(&self.status());
+        self.notifier.notify_ready(&self.status());
+    }
+
+    /// Applies settings to everything but the open connections.
+    fn apply_settings(&mut self, settings: Settings) {
+        log::set_max_level(settings.log_level);
+        self.stats.set_log_peer(settings.log_peer);
+        for listener in &mut self.listeners {
+            listener.apply_settings(&settings);
+        }
+        self.settings = settings;
+    }
+}
+
+/// Why the serving loop ends.
+#[derive(Debug, Clone, Copy)]
+enum ExitReason {
+    /// The only connection was closed (modes accepted and inet).
+    Served,
+    /// SIGTERM or SIGINT, and the connections are closed or `drain_timeout` is over.
+    Stopped,
+    /// There were no connections for `idle_timeout`.
+    Idle(Duration),
+}
+
+fn epoll_error(error: io::Error) -> Error {
+    Error::io("set up epoll", error)
+}
+
+/// Closes a connection gracefully without a greeting: FIN, then its input is
+/// discarded until the peer closes or `limits` end the wait. For a client of a
+/// per-connection service whose settings are invalid.
+///
+/// # Errors
+/// Those of epoll_create1(2), epoll_ctl(2) and epoll_wait(2).
+pub fn close_gracefully(
+    socket: Socket,
+    name: String,
+    mode: Mode,
+    limits: Limits,
+) -> io::Result<()> {
+    let endpoint = Endpoint {
+        local_addr: socket.local_addr(),
+        name,
+        mode,
+    };
+    let mut connection = Connection::new(
+        socket,
+        None,
+        Rc::new(endpoint),
+        Rc::new([]),
+        Rc::new(limits),
+        Instant::now(),
+    );
+    let mut poller = Poller::new()?;
+    poller.register(
+        connection.socket(),
+        Token::Connection(0),
+        Interest::Readable,
+    )?;
+    let mut buffer = DiscardBuffer::default();
+    loop {
+        match connection.advance(&mut buffer, Instant::now()) {
+            Progress::GreetingSent => {}
+            Progress::Pending(_) => {
+                let now = Instant::now();
+                if connection.expire_or_extend(now) {
+                    return Ok(());
+                }
+                poller.wait(Some(connection.deadline().saturating_duration_since(now)))?;
+            }
+            Progress::Disconnected | Progress::Done => return Ok(()),
+        }
     }
 }

@@ -1,230 +1,465 @@
-//! One settings file as it is written; the door to serde and toml. Floor 4.
+//! One settings file as written; wraps serde and toml.
+//!
+//! Every type here accepts only valid values, so that a file which parses needs no
+//! further checks of its values. What a type accepts is worded once, in its
+//! `expecting`, which serde places behind "expected" in the error.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Duration;
 
+use log::LevelFilter;
 use serde::Deserialize;
-use serde::de::Deserializer;
-use toml::{Spanned, Value};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Unexpected, Visitor};
 
-use super::keys::{self, KEYS, Key};
-use super::source::Source;
-use crate::clock;
-use crate::error::{self, Error};
+use super::PeerDetail;
+use super::files::SettingsFile;
+use super::schema;
+use crate::error::Error;
+use crate::greeting::LineEnding;
+use crate::mode::Mode;
+use crate::time_format;
 
-/// The longest duration: a year keeps every sum of moments in range.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The longest duration: a year. It keeps every sum of an `Instant` and a few
+/// durations in range.
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What files give, by the path of the key: its name, with `limits.` or
-/// `greeting.NAME.` before it.
-pub type Fragment = BTreeMap<String, Found>;
+/// A value with the byte range of the file that contains it.
+pub(super) type Located<T> = toml::Spanned<T>;
 
-/// What a file gives to one key.
-#[derive(Debug)]
-pub struct Found {
-    /// The value, which the key takes.
-    pub value: Value,
-    /// The bytes of the file in which it stands.
-    pub span: Range<usize>,
-    /// The file.
-    pub source: Rc<Source>,
+/// The top level of a settings file. A key that is not set is `None`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Fragment {
+    pub(super) mode: Option<Located<Word<Option<Mode>>>>,
+    pub(super) message: Option<Located<MessageText>>,
+    pub(super) message_file: Option<Located<MessagePath>>,
+    pub(super) line_ending: Option<Located<Word<LineEnding>>>,
+    pub(super) log_level: Option<Located<Word<LevelFilter>>>,
+    pub(super) log_peer: Option<Located<Word<PeerDetail>>>,
+    pub(super) limits: Table<LimitsFragment>,
+    pub(super) greeting: Table<BTreeMap<Located<String>, Table<GreetingFragment>>>,
 }
 
-impl Found {
-    /// The value of a key that takes a string.
-    pub fn text(&self) -> &str {
-        self.value.as_str().unwrap_or_default()
-    }
-
-    /// The value of a key that takes a whole number.
-    pub fn number<T: TryFrom<i64> + Default>(&self) -> T {
-        let number = self.value.as_integer().unwrap_or_default();
-        T::try_from(number).unwrap_or_default()
-    }
-
-    /// The value of a key that takes a duration.
-    pub fn duration(&self) -> Duration {
-        clock::parse_duration(self.text()).unwrap_or_default()
-    }
-
-    /// A complaint about the value.
-    pub fn complain(&self, what: &str, remedy: &str) -> Error {
-        self.source.complain(&self.span, what, remedy)
-    }
+/// The table `[limits]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitsFragment {
+    pub(super) connections: Option<Located<Bounded<ConnectionCount>>>,
+    pub(super) connections_per_source: Option<Located<Bounded<ConnectionsPerSource>>>,
+    pub(super) write_timeout: Option<Located<Timeout>>,
+    pub(super) linger_timeout: Option<Located<Timeout>>,
+    pub(super) linger_bytes: Option<Located<Bounded<LingerBytes>>>,
+    pub(super) drain_timeout: Option<Located<Timeout>>,
+    pub(super) idle_timeout: Option<Located<IdleTimeout>>,
 }
 
-impl Source {
-    /// A complaint about some of its bytes.
-    pub fn complain(&self, span: &Range<usize>, what: &str, remedy: &str) -> Error {
-        let meant = Some((self.text.as_bytes(), span));
-        Error::settings(&self.path, meant, what, remedy)
-    }
+/// A table `[greeting.NAME]`. The keys are repeated, because serde's `flatten`
+/// loses the position of values.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GreetingFragment {
+    pub(super) message: Option<Located<MessageText>>,
+    pub(super) message_file: Option<Located<MessagePath>>,
+    pub(super) line_ending: Option<Located<Word<LineEnding>>>,
 }
 
-/// One table. toml tells where its keys stand if it is asked for them as a map.
-type Table = BTreeMap<Spanned<String>, Given>;
-
-/// A value with its place; none for what has no place, as a table made by a
-/// dotted key, or is too large a number.
-#[derive(Deserialize)]
-struct Given(#[serde(deserialize_with = "given")] Option<Spanned<Value>>);
-
-fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Spanned<Value>>, D::Error> {
-    Ok(Spanned::deserialize(value).ok())
-}
-
-/// The tables of a file.
-#[derive(Deserialize)]
-struct Tables {
-    #[serde(default)]
-    limits: Table,
-    #[serde(default)]
-    greeting: BTreeMap<String, Table>,
-}
-
-/// Reads one file. `unit` is the socket unit that the settings go with, for
-/// those who look for the address here.
-/// Fails at what is no TOML, an unknown key or a value that its key does not take;
-/// the error says where and what to do.
-pub fn parse(source: Source, unit: &str) -> Result<Fragment, Error> {
-    let no_toml = |error: toml::de::Error| {
-        let (what, remedy) = explain(error.message());
-        source.complain(&error.span().unwrap_or(0..0), &what, remedy)
-    };
-    // Twice, as the keys of the top stand beside the tables, whose keys have places too.
-    let mut top: Table = toml::from_str(&source.text).map_err(no_toml)?;
-    let Tables { limits, greeting } = toml::from_str(&source.text).map_err(no_toml)?;
-    top.retain(|name, _| !keys::TABLES.contains(&name.get_ref().as_str()));
-    let mut tables = vec![(String::new(), top), ("limits.".to_owned(), limits)];
-    let greeting = greeting.into_iter();
-    tables.extend(greeting.map(|(name, table)| (format!("greeting.{name}."), table)));
-    let (mut fragment, source) = (Fragment::new(), Rc::new(source));
-    for (front, table) in tables {
-        for (name, Given(value)) in table {
-            let (at, name) = (name.span(), name.into_inner());
-            let path = format!("{front}{name}");
-            let Some(key) = keys::find(&path).filter(|key| key.place().1 == name) else {
-                let what = format!("unknown key '{name}'");
-                return Err(source.complain(&at, &what, &keys::remedy(&name, unit)));
-            };
-            let span = value.as_ref().map_or(at, Spanned::span);
-            let written = value
-                .as_ref()
-                .map_or("this", |_| &source.text[span.clone()]);
-            let value = value.map(Spanned::into_inner);
-            let Some(value) = value.filter(|value| takes(key, value)) else {
-                let (what, remedy) = keys::refuse(key, written);
-                return Err(source.complain(&span, &what, &remedy));
-            };
-            let source = Rc::clone(&source);
-            let found = Found {
-                value,
-                span,
-                source,
-            };
-            fragment.insert(path, found);
+/// Parses a file. `unit` is the socket unit that the settings belong to, for hints.
+///
+/// # Errors
+/// [`Error::Settings`] for the first invalid part, with its position.
+pub(super) fn parse(file: &SettingsFile, unit: &str) -> Result<Fragment, Error> {
+    let fragment: Fragment =
+        toml::from_str(&file.text).map_err(|error| explain(file, &error, unit))?;
+    let greetings = fragment.greeting.0.values();
+    let message_files = greetings
+        .map(|Table(table)| (table.message.as_ref(), table.message_file.as_ref()))
+        .chain([(fragment.message.as_ref(), fragment.message_file.as_ref())]);
+    for keys in message_files {
+        if let (Some(_), Some(message_file)) = keys {
+            return Err(file.error_at(
+                &message_file.span(),
+                "both 'message' and 'message_file' are set; remove one of the two",
+            ));
         }
     }
     Ok(fragment)
 }
 
-/// The defaults, with the greeting of a mode where the settings have none.
-pub fn defaults(message: &str) -> Fragment {
-    let given = KEYS.iter().filter(|key| !key.default.is_empty());
-    let lines = given.map(|key| format!("{} = {}\n", key.path, key.default));
-    let text = lines.chain([format!("message = \"{message}\"")]).collect();
-    let path = PathBuf::new();
-    parse(Source { path, text }, "").expect("the defaults of our own")
-}
-
-/// Whether a key takes a value.
-fn takes(key: &Key, value: &Value) -> bool {
-    let mut numbers = key.takes.split(' ').filter_map(|word| word.parse().ok());
-    match value {
-        Value::String(text) => match key.takes.split(' ').nth(1) {
-            Some("string:") => true,
-            Some("duration") => clock::parse_duration(text).is_some_and(|time| time <= LONGEST),
-            _ => key.words().any(|word| word == text),
-        },
-        // Of a key that takes no number there is no least one.
-        Value::Integer(number) => {
-            let is_least = numbers.next().is_some_and(|least| least <= *number);
-            is_least && numbers.next().is_some_and(|most| *number <= most)
+/// Words an error of toml and serde in the terms of the settings.
+fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
+    let message = error.message();
+    let span = error.span().unwrap_or(0..0);
+    let written = file.text.get(span.clone()).unwrap_or_default();
+    let expected = message.rsplit_once(", expected ");
+    let is_value_error =
+        message.starts_with("invalid type: ") || message.starts_with("invalid value: ");
+    let is_dotted = file.text[span.end.min(file.text.len())..].starts_with('.');
+    let text = match expected {
+        // What toml 0.8 reports if a value is a table made by dotted keys.
+        Some((_, "a borrowed string")) => {
+            format!("invalid key '{written}': the key before it is not a table")
         }
-        _ => false,
+        Some((_, expected)) if is_value_error && is_dotted => {
+            format!("'{written}' is not a table: expected {expected}")
+        }
+        Some((found, expected)) if is_value_error => {
+            let value = shown_value(written, found);
+            match key_before(&file.text, &span) {
+                Some(key) => format!("invalid value {value} for '{key}': expected {expected}"),
+                None => format!("invalid value {value}: expected {expected}"),
+            }
+        }
+        _ if message.starts_with("unknown field ") => {
+            let key = written.trim_matches(['"', '\'']);
+            let hint = schema::unknown_key_hint(key, unit);
+            format!("unknown key '{key}'; {hint}")
+        }
+        _ if message.contains("duplicate key") => "duplicate key; remove one of the two".to_owned(),
+        _ => {
+            let problem = message.trim_end_matches('.').replace('\n', ", ");
+            format!("invalid TOML: {problem}; check the syntax (strings need quotes)")
+        }
+    };
+    file.error_at(&span, &text)
+}
+
+/// A value as the file contains it, if that is short enough for a message; else
+/// what serde calls it.
+fn shown_value<'a>(written: &'a str, found: &'a str) -> &'a str {
+    let is_short = !written.is_empty() && written.len() <= 80 && !written.contains('\n');
+    if is_short {
+        return written;
+    }
+    match found.split_once(": ") {
+        Some((_, description)) if description.len() <= 80 => description,
+        _ => "(too long to print)",
     }
 }
 
-/// Says in our words what serde and toml say in theirs, and what to do.
-fn explain(said: &str) -> (String, &'static str) {
-    if let Some(wrong) = said.strip_prefix("invalid type: ") {
-        let found = wrong.split(", expected").next().unwrap_or_default();
-        let what = format!("wrong type: {}", found.replace('`', "'"));
-        return (what, "see greeter.toml(5) for what stands here");
-    }
-    if said.starts_with("duplicate key") {
-        let what = "a key that stands here twice".to_owned();
-        return (what, "remove one of the two");
-    }
-    let said = said.trim_end_matches('.').replace('\n', ", ");
-    let what = format!("no TOML: {said}");
-    (what, "mend the line; strings stand in quotes")
+/// The name of the key whose value has this span: the last part of a dotted key
+/// before the `=`.
+fn key_before<'a>(text: &'a str, span: &Range<usize>) -> Option<&'a str> {
+    let before = text.get(..span.start)?.trim_end();
+    let key = before.strip_suffix('=')?.trim_end();
+    let start = key.rfind(['\n', '{', ',', '.']).map_or(0, |at| at + 1);
+    Some(key[start..].trim().trim_matches(['"', '\'']))
 }
 
-/// The settings as TOML, every key with its value and where it comes from.
-pub fn show(merged: &Fragment) -> String {
-    let mut out = String::new();
-    for (
-        path,
-        Found {
-            value,
-            span,
-            source,
-        },
-    ) in merged
-    {
-        // A socket's name may hold what a bare key of TOML may not.
-        let path = match socket(path) {
-            Some((name, key)) => format!("greeting.{}.{key}", Value::from(name)),
-            None => path.clone(),
-        };
-        let line = error::line(source.text.as_bytes(), span);
-        let origin = match source.path.display().to_string() {
-            none if none.is_empty() => "default".to_owned(),
-            file => format!("{file}:{line}"),
-        };
-        out += &format!("{path} = {value}  # {origin}\n");
-    }
-    out
+/// A table. Serde's derived structs also accept arrays; this does not.
+#[derive(Debug, Default)]
+pub(super) struct Table<T>(pub(super) T);
+
+/// The name of a table in messages.
+pub(super) trait TableName {
+    /// As in "expected …".
+    const NAME: &'static str;
 }
 
-/// The socket's name and the key's of a path that has both.
-pub fn socket(path: &str) -> Option<(&str, &str)> {
-    path.strip_prefix("greeting.")?.rsplit_once('.')
+impl TableName for LimitsFragment {
+    const NAME: &'static str = "the table [limits]";
+}
+
+impl TableName for GreetingFragment {
+    const NAME: &'static str = "a table [greeting.NAME]";
+}
+
+impl TableName for BTreeMap<Located<String>, Table<GreetingFragment>> {
+    const NAME: &'static str = "tables [greeting.NAME]";
+}
+
+impl<'de, T: Deserialize<'de> + TableName> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TableVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + TableName> Visitor<'de> for TableVisitor<T> {
+            type Value = Table<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::NAME)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+            }
+        }
+
+        deserializer.deserialize_map(TableVisitor(PhantomData))
+    }
+}
+
+/// The range of an integer setting.
+pub(super) trait Bounds {
+    /// The smallest valid value.
+    const MIN: u32;
+    /// The largest valid value.
+    const MAX: u32;
+    /// What the number is, as in "expected … from 1 to 5".
+    const NOUN: &'static str = "an integer";
+    /// What the smallest value means, if it is special.
+    const MIN_NOTE: &'static str = "";
+}
+
+/// The bounds of `connections`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionCount;
+
+impl Bounds for ConnectionCount {
+    const MIN: u32 = 1;
+    const MAX: u32 = 1_000_000;
+}
+
+/// The bounds of `connections_per_source`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionsPerSource;
+
+impl Bounds for ConnectionsPerSource {
+    const MIN: u32 = 0;
+    const MAX: u32 = 1_000_000;
+    const MIN_NOTE: &'static str = " (off)";
+}
+
+/// The bounds of `linger_bytes`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LingerBytes;
+
+impl Bounds for LingerBytes {
+    const MIN: u32 = 0;
+    const MAX: u32 = 1 << 30;
+    const NOUN: &'static str = "a number of bytes";
+}
+
+/// An integer within the bounds of `B`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounded<B> {
+    value: u32,
+    bounds: PhantomData<B>,
+}
+
+impl<B: Bounds> Bounded<B> {
+    /// The value.
+    pub fn get(self) -> u32 {
+        self.value
+    }
+}
+
+impl<'de, B: Bounds> Deserialize<'de> for Bounded<B> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BoundedVisitor<B>(PhantomData<B>);
+
+        impl<B: Bounds> Visitor<'_> for BoundedVisitor<B> {
+            type Value = Bounded<B>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let (noun, min, note, max) = (B::NOUN, B::MIN, B::MIN_NOTE, B::MAX);
+                write!(f, "{noun} from {min}{note} to {max}")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
+                match u32::try_from(number) {
+                    Ok(value) if (B::MIN..=B::MAX).contains(&value) => Ok(Bounded {
+                        value,
+                        bounds: PhantomData,
+                    }),
+                    _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_i64(BoundedVisitor(PhantomData))
+    }
+}
+
+/// A type whose values are written as one of a few words.
+pub(super) trait Keyword: Copy + PartialEq + 'static {
+    /// Every word with its value, in the order of greeter.toml(5). It is the list
+    /// for parsing, for messages and for printing.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+impl Keyword for Option<Mode> {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", None),
+        (Mode::Accept.name(), Some(Mode::Accept)),
+        (Mode::Accepted.name(), Some(Mode::Accepted)),
+        (Mode::Inet.name(), Some(Mode::Inet)),
+    ];
+}
+
+impl Keyword for LineEnding {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("lf", Self::Lf), ("crlf", Self::Crlf), ("raw", Self::Raw)];
+}
+
+impl Keyword for LevelFilter {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl Keyword for PeerDetail {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("full", Self::Full),
+        ("prefix", Self::Prefix),
+        ("none", Self::None),
+    ];
+}
+
+/// A value that is written as a word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Word<T>(pub(super) T);
+
+impl<'de, T: Keyword> Deserialize<'de> for Word<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = keyword_list::<T>();
+        deserialize_string(deserializer, &expected, |text| {
+            if let Some((_, value)) = T::WORDS.iter().find(|(word, _)| *word == text) {
+                return Ok(Self(*value));
+            }
+            let words = T::WORDS.iter().map(|(word, _)| *word);
+            Err(match schema::nearest(text, words) {
+                Some(word) => format!("{expected}; did you mean \"{word}\"?"),
+                None => expected.clone(),
+            })
+        })
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn keyword_list<T: Keyword>() -> String {
+    let mut list = String::new();
+    for (index, (word, _)) in T::WORDS.iter().enumerate() {
+        if index > 0 {
+            let is_last = index + 1 == T::WORDS.len();
+            list += if is_last { " or " } else { ", " };
+        }
+        list += &format!("\"{word}\"");
+    }
+    list
+}
+
+/// A duration of at most a year.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timeout(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Timeout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a duration in quotes, such as \"500ms\", \"10s\" or \"2min\"";
+        deserialize_duration(deserializer, expected).map(Self)
+    }
+}
+
+/// A duration of at most a year; `None` is "never", which is written as zero.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IdleTimeout(pub(super) Option<Duration>);
+
+impl<'de> Deserialize<'de> for IdleTimeout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a duration in quotes, such as \"10min\", or \"0s\" for never";
+        let duration = deserialize_duration(deserializer, expected)?;
+        Ok(Self((!duration.is_zero()).then_some(duration)))
+    }
+}
+
+fn deserialize_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    expected: &str,
+) -> Result<Duration, D::Error> {
+    deserialize_string(deserializer, expected, |text| {
+        time_format::parse_duration(text)
+            .filter(|duration| *duration <= MAX_DURATION)
+            .ok_or_else(|| expected.to_owned())
+    })
+}
+
+/// The text of a greeting.
+#[derive(Debug)]
+pub(super) struct MessageText(pub(super) String);
+
+impl<'de> Deserialize<'de> for MessageText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a string: the greeting";
+        deserialize_string(deserializer, expected, |text| Ok(Self(text.to_owned())))
+    }
+}
+
+/// The path of a file that contains a greeting, as written.
+#[derive(Debug)]
+pub(super) struct MessagePath(pub(super) PathBuf);
+
+impl<'de> Deserialize<'de> for MessagePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a string: the path of a file that contains the greeting";
+        deserialize_string(deserializer, expected, |text| Ok(Self(text.into())))
+    }
+}
+
+/// Reads a string and converts it. `expected` describes the valid values, and so
+/// does the error of `convert`.
+fn deserialize_string<'de, D, T, F>(
+    deserializer: D,
+    expected: &str,
+    convert: F,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    F: FnOnce(&str) -> Result<T, String>,
+{
+    struct StringVisitor<'a, F> {
+        expected: &'a str,
+        convert: F,
+    }
+
+    impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for StringVisitor<'_, F> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.expected)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            (self.convert)(text)
+                .map_err(|expected| E::invalid_value(Unexpected::Str(text), &expected.as_str()))
+        }
+    }
+
+    deserializer.deserialize_str(StringVisitor { expected, convert })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is said of a file; nothing where it is sound.
-    fn said(text: &str) -> String {
-        let (path, text) = ("g.toml".into(), text.to_owned());
-        let parsed = parse(Source { path, text }, "greeter.socket");
-        parsed
-            .err()
-            .map_or(String::new(), |error| error.to_string())
+    fn parsed(text: &str) -> Result<Fragment, Error> {
+        let file = SettingsFile {
+            path: "g.toml".into(),
+            text: text.to_owned(),
+        };
+        parse(&file, "greeter.socket")
+    }
+
+    /// The error of an invalid file; empty if it is valid.
+    fn message(text: &str) -> String {
+        match parsed(text) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
     }
 
     fn check(text: &str, expected: &str) {
-        assert_eq!(said(text), expected, "{text}");
+        assert_eq!(message(text), expected, "{text}");
     }
 
     #[test]
-    fn sound_files_are_read() {
+    fn valid_files_are_parsed() {
         check("", "");
         check(
             "mode = \"auto\"\n[limits]\nconnections = 5\n[greeting.smtp]\nmessage = 'x'\n",
@@ -234,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named_with_place_and_remedy() {
+    fn errors_have_position_and_hint() {
         check(
             "mesage = 'x'\n",
             "g.toml:1:1: unknown key 'mesage'; did you mean 'message'?",
@@ -245,30 +480,50 @@ mod tests {
         );
         check(
             "mode = 5\n",
-            "g.toml:1:8: 5 is no value for 'mode'; \
-             'mode' takes \"auto\", \"accept\", \"accepted\" or \"inet\"",
+            "g.toml:1:8: invalid value 5 for 'mode': \
+             expected \"auto\", \"accept\", \"accepted\" or \"inet\"",
         );
         check(
             "[limits]\nwrite_timeout = 10\n",
-            "g.toml:2:17: 10 is no value for 'write_timeout'; \
-             'write_timeout' takes a duration in quotes, such as \"500ms\", \"10s\" or \"2min\"",
+            "g.toml:2:17: invalid value 10 for 'write_timeout': \
+             expected a duration in quotes, such as \"500ms\", \"10s\" or \"2min\"",
         );
         check(
             "limits.connections = 'many'\n",
-            "g.toml:1:22: 'many' is no value for 'connections'; \
-             'connections' takes a whole number from 1 to 1000000",
+            "g.toml:1:22: invalid value 'many' for 'connections': \
+             expected an integer from 1 to 1000000",
         );
     }
 
     #[test]
-    fn a_key_takes_what_its_words_say() {
-        let taken = |path: &str, value: &str| {
-            let text = format!("{path} = {value}\n");
-            let said = said(&text);
-            assert!(said.is_empty() || said.contains(" takes "), "{said}");
-            said.is_empty()
+    fn arrays_are_not_tables() {
+        for (text, expected) in [
+            (
+                "limits = [5]\n",
+                "g.toml:1:10: invalid value [5] for 'limits'",
+            ),
+            (
+                "greeting.smtp = ['hi']\n",
+                "g.toml:1:17: invalid value ['hi'] for 'smtp'",
+            ),
+            ("mode = { accept = {} }\n", "g.toml:1:8: invalid value "),
+        ] {
+            let message = message(text);
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn values_are_accepted_exactly_within_their_range() {
+        let is_accepted = |key: &str, value: &str| {
+            let message = message(&format!("{key} = {value}\n"));
+            assert!(
+                message.is_empty() || message.contains(": expected "),
+                "{message}"
+            );
+            message.is_empty()
         };
-        for (path, good, bad) in [
+        for (key, valid, invalid) in [
             ("limits.connections", ["1", "1000000"], ["0", "1000001"]),
             (
                 "limits.connections_per_source",
@@ -289,25 +544,90 @@ mod tests {
             ("message", ["''", "'from 1 to 5'"], ["1", "true"]),
             ("log_level", ["'error'", "'trace'"], ["'off'", "1"]),
         ] {
-            assert_eq!(good.map(|value| taken(path, value)), [true; 2], "{path}");
-            assert_eq!(bad.map(|value| taken(path, value)), [false; 2], "{path}");
+            assert_eq!(
+                valid.map(|value| is_accepted(key, value)),
+                [true; 2],
+                "{key}"
+            );
+            assert_eq!(
+                invalid.map(|value| is_accepted(key, value)),
+                [false; 2],
+                "{key}"
+            );
         }
-        // What looks like the path of a key is not always one.
-        assert!(said("\"limits.connections\" = 5\n").contains("unknown key"));
+        // A quoted key is one name, whatever it contains.
+        assert!(message("\"limits.connections\" = 5\n").contains("unknown key"));
     }
 
     #[test]
-    fn what_is_no_toml_is_said_on_one_line_at_the_right_one() {
+    fn keywords_are_listed_in_the_expectation() {
+        assert_eq!(
+            keyword_list::<Option<Mode>>(),
+            "\"auto\", \"accept\", \"accepted\" or \"inet\""
+        );
+        check(
+            "[greeting.smtp]\nline_ending = 'cr'\n",
+            "g.toml:2:15: invalid value 'cr' for 'line_ending': \
+             expected \"lf\", \"crlf\" or \"raw\"; did you mean \"crlf\"?",
+        );
+    }
+
+    #[test]
+    fn syntax_errors_are_one_line_with_the_position() {
         for (text, line) in [
             ("mode = accept\n", 1),
             ("\nmode\n", 2),
             ("a = 1\na = 2\n", 2),
         ] {
-            let said = said(text);
+            let message = message(text);
             assert!(
-                said.starts_with(&format!("g.toml:{line}:")) && !said.contains('\n'),
-                "{said}"
+                message.starts_with(&format!("g.toml:{line}:")) && !message.contains('\n'),
+                "{message}"
             );
         }
+    }
+
+    /// The field names that serde's derived code passes to a deserializer.
+    fn fields_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+        struct Fields<'a>(&'a mut Vec<&'static str>);
+
+        impl<'de> Deserializer<'de> for Fields<'_> {
+            type Error = serde::de::value::Error;
+
+            fn deserialize_struct<V: Visitor<'de>>(
+                self,
+                _name: &'static str,
+                fields: &'static [&'static str],
+                _visitor: V,
+            ) -> Result<V::Value, Self::Error> {
+                *self.0 = fields.to_vec();
+                Err(serde::de::Error::custom("only the fields are wanted"))
+            }
+
+            fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+                Err(serde::de::Error::custom("not a struct"))
+            }
+
+            serde::forward_to_deserialize_any! {
+                bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option
+                unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+            }
+        }
+
+        let mut fields = Vec::new();
+        assert!(T::deserialize(Fields(&mut fields)).is_err());
+        fields
+    }
+
+    #[test]
+    fn schema_lists_the_fields_that_serde_reads() {
+        let keys = |table| {
+            let keys = schema::KEYS.iter().filter(|key| key.table == table);
+            keys.map(|key| key.name).collect::<Vec<_>>()
+        };
+        let top = [keys(""), schema::TABLES.to_vec()].concat();
+        assert_eq!(fields_of::<Fragment>(), top);
+        assert_eq!(fields_of::<LimitsFragment>(), keys("limits"));
+        assert_eq!(fields_of::<GreetingFragment>(), keys("greeting.NAME"));
     }
 }

@@ -1,173 +1,135 @@
-//! Lays the files over each other and makes of them the settings in force. Floor 5.
+//! From the merged settings files to the settings in force.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use log::LevelFilter;
-
-use super::fragment::{self, Found, Fragment};
-use super::keys;
-use super::source::{self, Source};
-use super::values::{Limits, PeerDetail, Settings};
+use super::files;
+use super::layers::{Layers, Merged, MergedLimits, Message, Origin, Setting};
+use super::schema;
+use super::{Greetings, Limits, Settings};
 use crate::error::Error;
-use crate::greeting::{LineEnding, PLACEHOLDERS, Template};
+use crate::greeting::{Greeting, LineEnding, Placeholder, TemplateError};
 use crate::mode::Mode;
 
-/// Reads, merges and checks the settings of which [`source::places`] tells.
-/// [`merge`] explains `handed`.
+/// Converts the merged settings and reads the message files. `socket_mode` is the
+/// mode of the passed sockets, if there are any: if the settings name a mode, it
+/// must be the same.
 ///
 /// # Errors
-/// [`Error::Settings`]: the first thing that is wrong, with its place and remedy.
-pub fn load(config: &str, above: Option<&str>, handed: Option<Mode>) -> Result<Settings, Error> {
-    let sources = source::read(&source::places(config, above))?;
-    merge(sources, &source::socket_unit(config), handed)
-}
-
-/// Merges and checks the settings of files that were read. `unit` is the socket
-/// unit that they go with, for messages. `handed` is how the sockets were handed
-/// over, if they were: a mode that the settings name must be that one.
-///
-/// # Errors
-/// As [`load`].
-pub fn merge(sources: Vec<Source>, unit: &str, handed: Option<Mode>) -> Result<Settings, Error> {
-    let files = sources.iter().map(|source| source.path.clone()).collect();
-    let mut given = Fragment::new();
-    for source in sources {
-        lay(&mut given, fragment::parse(source, unit)?)?;
-    }
-    let asked = given.get("mode").and_then(|mode| Mode::named(mode.text()));
-    let mode = handed.or(asked).unwrap_or(Mode::Accept);
-    if let Some(asked) = asked.filter(|asked| *asked != mode) {
-        let (setup, asked, mode) = (asked.unit_setup(), asked.name(), mode.name());
-        let what = format!("mode = \"{asked}\" does not fit the socket");
-        let what = format!("{what}, which was handed over as for \"{mode}\"");
-        let remedy = format!("set mode = \"{mode}\", or have {setup}");
-        return Err(given["mode"].complain(&what, &remedy));
-    }
-    let mut merged = fragment::defaults(mode.default_message());
-    lay(&mut merged, given)?;
-    let mut named = BTreeMap::new();
-    for (name, _) in merged.keys().filter_map(|path| fragment::socket(path)) {
-        let template = template(&merged, &format!("greeting.{name}."))?;
-        named.insert(name.to_owned(), template);
-    }
-    let level = merged["log_level"].text().parse();
-    let idle_timeout = merged["limits.idle_timeout"].duration();
+/// [`Error::Settings`] for the first invalid value, with its position and a fix.
+pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, Error> {
+    let requested = layers.mode();
+    let mode = match (requested.value, socket_mode) {
+        (Some(requested_mode), Some(socket_mode)) if requested_mode != socket_mode => {
+            return Err(mode_mismatch(
+                requested_mode,
+                socket_mode,
+                &requested.origin,
+            ));
+        }
+        (requested, socket_mode) => socket_mode.or(requested).unwrap_or(Mode::Accept),
+    };
+    let merged = layers.merge(mode);
     Ok(Settings {
-        mode: asked,
-        log_level: level.unwrap_or(LevelFilter::Info),
-        log_peer: match merged["log_peer"].text() {
-            "full" => PeerDetail::Full,
-            "prefix" => PeerDetail::Prefix,
-            _ => PeerDetail::None,
-        },
-        limits: Limits {
-            connections: merged["limits.connections"].number(),
-            connections_per_source: merged["limits.connections_per_source"].number(),
-            write_timeout: merged["limits.write_timeout"].duration(),
-            linger_timeout: merged["limits.linger_timeout"].duration(),
-            linger_bytes: merged["limits.linger_bytes"].number(),
-            drain_timeout: merged["limits.drain_timeout"].duration(),
-            idle_timeout: Some(idle_timeout).filter(|time| !time.is_zero()),
-        },
-        files,
-        others: template(&merged, "")?,
-        named,
-        shown: fragment::show(&merged),
+        mode: requested.value,
+        log_level: merged.log_level.value,
+        log_peer: merged.log_peer.value,
+        limits: Rc::new(limits(&merged.limits)),
+        greetings: greetings(&merged)?,
     })
 }
 
-/// What is in force where no file says anything.
-///
-/// # Panics
-/// Never: a test of this file reads every default.
-pub fn defaults() -> Settings {
-    merge(Vec::new(), "", None).expect("the defaults of our own")
+fn mode_mismatch(requested: Mode, socket: Mode, origin: &Origin<'_>) -> Error {
+    let setup = requested.unit_setup();
+    let (requested, socket) = (requested.name(), socket.name());
+    origin.error(&format!(
+        "mode = \"{requested}\" does not match the socket (mode \"{socket}\"); \
+         set mode = \"{socket}\", or configure {setup}"
+    ))
 }
 
-/// Lays one file's keys over those of the files before it. A text in either
-/// form takes the place of a text in either form.
-fn lay(merged: &mut Fragment, fragment: Fragment) -> Result<(), Error> {
-    for path in fragment.keys() {
-        if let Some(both) = fragment.get(&format!("{path}_file")) {
-            let what = "both 'message' and 'message_file' are set";
-            return Err(both.complain(what, "keep one of the two"));
+fn limits(merged: &MergedLimits<'_>) -> Limits {
+    Limits {
+        connections: merged.connections.value,
+        connections_per_source: merged.connections_per_source.value,
+        write_timeout: merged.write_timeout.value,
+        linger_timeout: merged.linger_timeout.value,
+        linger_bytes: merged.linger_bytes.value,
+        drain_timeout: merged.drain_timeout.value,
+        idle_timeout: merged.idle_timeout.value,
+    }
+}
+
+fn greetings(merged: &Merged<'_>) -> Result<Greetings, Error> {
+    let default = greeting(&merged.message, merged.line_ending.value)?;
+    let mut by_name = BTreeMap::new();
+    for (name, own) in &merged.greetings {
+        let greeting = if own.message.is_none() && own.line_ending.is_none() {
+            default.clone()
+        } else {
+            let message = own.message.as_ref().unwrap_or(&merged.message);
+            let line_ending = own.line_ending.as_ref().unwrap_or(&merged.line_ending);
+            greeting(message, line_ending.value)?
+        };
+        by_name.insert((*name).to_owned(), greeting);
+    }
+    Ok(Greetings::new(default, by_name))
+}
+
+fn greeting(message: &Setting<'_, Message<'_>>, ending: LineEnding) -> Result<Greeting, Error> {
+    match message.value {
+        Message::Text(text) => Greeting::parse(text.as_bytes(), ending)
+            .map_err(|error| text_error(&error, text, &message.origin)),
+        Message::File(path, settings_file) => {
+            let path = settings_file.path.with_file_name(path);
+            let bytes = files::read_bytes(&path)?.ok_or_else(|| {
+                message.origin.error(&format!(
+                    "file '{}' not found; create it, or change 'message_file' \
+                     (the service cannot see /home, /root and /tmp)",
+                    path.display()
+                ))
+            })?;
+            Greeting::parse(&bytes, ending).map_err(|error| {
+                Error::settings(&path, Some((&bytes, &error.span)), &describe(&error))
+            })
         }
     }
-    for (path, found) in fragment {
-        let text = path.trim_end_matches("_file");
-        merged.remove(text);
-        merged.remove(&format!("{text}_file"));
-        merged.insert(path, found);
-    }
-    Ok(())
 }
 
-/// The greeting of a table. What it does not say the top says.
-fn template(merged: &Fragment, table: &str) -> Result<Template, Error> {
-    let find = |table: &str, name: &str| merged.get(&format!("{table}{name}"));
-    let ending = find(table, "line_ending").or(find("", "line_ending"));
-    let ending = match ending.map_or("lf", Found::text) {
-        "crlf" => LineEnding::Crlf,
-        "raw" => LineEnding::Raw,
-        _ => LineEnding::Lf,
-    };
-    for table in [table, ""] {
-        if let Some(found) = find(table, "message") {
-            return written(found, ending);
-        }
-        if let Some(found) = find(table, "message_file") {
-            return read(found, ending);
+/// An error in the text of `message`.
+fn text_error(error: &TemplateError, text: &str, origin: &Origin<'_>) -> Error {
+    let description = describe(error);
+    if let Origin::File(file, span) = origin {
+        // With escapes in it, the string in the file is not the text: the error is
+        // about all of it then.
+        if let Some(start) = file.text[span.clone()].find(text) {
+            let shift = span.start + start;
+            let span = error.span.start + shift..error.span.end + shift;
+            return file.error_at(&span, &description);
         }
     }
-    // Never: the mode's own is there at least.
-    Ok(Template::default())
+    origin.error(&description)
 }
 
-/// The greeting that stands in the settings.
-fn written(found: &Found, ending: LineEnding) -> Result<Template, Error> {
-    let (text, Found { source, span, .. }) = (found.text(), found);
-    Template::parse(text.as_bytes(), ending).map_err(|fault| {
-        let (what, remedy) = explain(fault.name);
-        // Where it is written with escapes the whole value is meant.
-        match source.text[span.clone()].find(text) {
-            Some(at) => {
-                let shift = |place| span.start + at + place;
-                let meant = shift(fault.span.start)..shift(fault.span.end);
-                source.complain(&meant, &what, &remedy)
-            }
-            None => found.complain(&what, &remedy),
+/// What is wrong with a text that is not a valid template, and the fix.
+fn describe(error: &TemplateError) -> String {
+    let literal = "literal braces are written '{{' and '}}'";
+    let Some(name) = &error.name else {
+        return "unmatched '{' or '}'; write '{{' or '}}' for a literal brace, \
+                or set line_ending = \"raw\""
+            .to_owned();
+    };
+    let escaped = name.escape_debug();
+    let known = Placeholder::ALL.map(Placeholder::name);
+    match schema::nearest(name, known.into_iter()) {
+        Some(near) => {
+            format!("unknown placeholder '{{{escaped}}}'; did you mean '{{{near}}}'? ({literal})")
         }
-    })
-}
-
-/// The greeting that stands in a file of its own, beside the settings if it is
-/// not said where.
-fn read(found: &Found, ending: LineEnding) -> Result<Template, Error> {
-    let path = found.source.path.with_file_name(found.text());
-    let bytes = source::read_bytes(&path)?.ok_or_else(|| {
-        let what = format!("no file '{}'", path.display());
-        found.complain(&what, "write it, or name another")
-    })?;
-    Template::parse(&bytes, ending).map_err(|fault| {
-        let (what, remedy) = explain(fault.name);
-        Error::settings(&path, Some((&bytes, &fault.span)), &what, &remedy)
-    })
-}
-
-/// What is wrong with a greeting that has an unknown placeholder, or a brace
-/// without its partner, and what to do.
-fn explain(name: Option<String>) -> (String, String) {
-    let braces = "braces of your own are '{{' and '}}'";
-    let Some(name) = name else {
-        let remedy = "write '{{' or '}}' for a brace, or set line_ending = \"raw\"";
-        return ("a brace without its partner".to_owned(), remedy.to_owned());
-    };
-    let remedy = match keys::nearest(&name, PLACEHOLDERS.iter().copied()) {
-        Some(near) => format!("did you mean '{{{near}}}'? ({braces})"),
-        None => format!("there are {{{}}}; {braces}", PLACEHOLDERS.join("} {")),
-    };
-    let what = format!("unknown placeholder '{{{}}}'", name.escape_debug());
-    (what, remedy)
+        None => format!(
+            "unknown placeholder '{{{escaped}}}'; valid placeholders are {{{}}}; {literal}",
+            known.join("} {")
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -176,33 +138,43 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
-    fn loaded(name: &str, files: &[(&str, &str)]) -> Result<Settings, Error> {
-        let folder =
-            std::env::temp_dir().join(format!("greeter-merge-{}-{name}", std::process::id()));
+    use log::LevelFilter;
+
+    use crate::settings::PeerDetail;
+    use crate::settings::files::SettingsFile;
+
+    /// The settings of files in a directory of their own; the first is the main file.
+    fn load(test: &str, files: &[(&str, &str)]) -> Result<Settings, Error> {
+        let directory =
+            std::env::temp_dir().join(format!("greeter-load-{}-{test}", std::process::id()));
         for (path, text) in files {
-            let path = folder.join(path);
+            let path = directory.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let config = folder.join("greeter.toml");
-        let settings = load(config.to_str().unwrap(), None, None);
-        let _ = fs::remove_dir_all(folder);
+        let config = directory.join("greeter.toml");
+        let layers = Layers::read(config.to_str().unwrap(), None);
+        let settings = layers.and_then(|layers| settings(&layers, None));
+        let _ = fs::remove_dir_all(directory);
         settings
     }
 
-    fn check(name: &str, text: &str, expected: &str) {
-        let said = loaded(name, &[("greeter.toml", text)])
-            .unwrap_err()
-            .to_string();
-        let said = said
-            .split_once("greeter.toml:")
-            .map_or(said.as_str(), |(_, rest)| rest);
-        assert_eq!(said, expected, "{text}");
+    fn check(test: &str, text: &str, expected: &str) {
+        let error = load(test, &[("greeter.toml", text)]).unwrap_err();
+        assert_eq!(error.status(), 78);
+        let message = error.to_string();
+        let (_, message) = message.split_once("greeter.toml:").unwrap();
+        assert_eq!(message, expected, "{text}");
+    }
+
+    fn without_files(mode: Option<Mode>) -> Settings {
+        let layers = Layers::parse(Vec::new(), "greeter.socket").unwrap();
+        settings(&layers, mode).unwrap()
     }
 
     #[test]
-    fn no_file_at_all_is_every_default() {
-        let settings = merge(Vec::new(), "greeter.socket", Some(Mode::Inet)).unwrap();
+    fn no_settings_file_gives_every_default() {
+        let settings = without_files(Some(Mode::Inet));
         assert_eq!(settings.mode, None);
         assert_eq!(settings.limits.connections, 1024);
         assert_eq!(settings.limits.write_timeout, Duration::from_secs(10));
@@ -213,20 +185,48 @@ mod tests {
         assert_eq!(settings.log_level, LevelFilter::Info);
     }
 
+    /// The schema's defaults, which the documents show, are those of the code.
     #[test]
-    fn each_mode_has_a_text_of_its_own() {
+    fn defaults_are_those_of_the_schema() {
+        let lines = schema::KEYS.iter().filter(|key| !key.default.is_empty());
+        let text = lines
+            .map(|key| match key.table {
+                "" => format!("{} = {}\n", key.name, key.default),
+                table => format!("{table}.{} = {}\n", key.name, key.default),
+            })
+            .collect();
+        let file = SettingsFile {
+            path: "defaults.toml".into(),
+            text,
+        };
+        let layers = Layers::parse(vec![file], "greeter.socket").unwrap();
+        let settings = settings(&layers, None).unwrap();
+        assert_eq!(*settings.limits, Limits::default());
+        let code = without_files(None);
+        assert_eq!(settings.mode, code.mode);
+        assert_eq!(settings.log_level, code.log_level);
+        assert_eq!(settings.log_peer, code.log_peer);
+        assert_eq!(code.log_peer, PeerDetail::Full);
+        assert_eq!(
+            settings.greetings.for_socket("any"),
+            code.greetings.for_socket("any")
+        );
+    }
+
+    #[test]
+    fn each_mode_has_its_default_message() {
         for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
-            let settings = merge(Vec::new(), "greeter.socket", Some(mode)).unwrap();
-            let own = Template::parse(mode.default_message().as_bytes(), LineEnding::Lf);
-            assert_eq!(settings.template("any"), &own.unwrap());
+            let settings = without_files(Some(mode));
+            let expected = Greeting::parse(mode.default_message().as_bytes(), LineEnding::Lf);
+            assert_eq!(settings.greetings.for_socket("any"), &expected.unwrap());
         }
         let inet = "This socket was passed on stdin/stdout";
         assert_eq!(Mode::Inet.default_message(), inet);
     }
 
     #[test]
-    fn later_files_win_key_by_key() {
-        let settings = loaded(
+    fn later_files_override_key_by_key() {
+        let settings = load(
             "layers",
             &[
                 (
@@ -242,52 +242,50 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(
-            (settings.limits.connections, settings.limits.linger_bytes),
-            (5, 7)
-        );
+        assert_eq!(settings.limits.connections, 5);
+        assert_eq!(settings.limits.linger_bytes, 7);
         for (socket, ending) in [("other", LineEnding::Lf), ("x", LineEnding::Crlf)] {
-            let expected = Template::parse(b"from a file", ending).unwrap();
-            assert_eq!(settings.template(socket), &expected);
+            let expected = Greeting::parse(b"from a file", ending).unwrap();
+            assert_eq!(settings.greetings.for_socket(socket), &expected);
         }
     }
 
     #[test]
-    fn wrong_values_are_named_with_place_and_remedy() {
+    fn invalid_values_have_position_and_hint() {
         check(
             "mode",
             "mode = 'acept'\n",
-            "1:8: 'acept' is no value for 'mode'; did you mean \"accept\"? 'mode' takes \"auto\", \"accept\", \"accepted\" or \"inet\"",
+            "1:8: invalid value 'acept' for 'mode': expected \"auto\", \"accept\", \"accepted\" or \"inet\"; did you mean \"accept\"?",
         );
         check(
             "zero",
             "[limits]\nconnections = 0\n",
-            "2:15: 0 is no value for 'connections'; 'connections' takes a whole number from 1 to 1000000",
+            "2:15: invalid value 0 for 'connections': expected an integer from 1 to 1000000",
         );
         check(
             "duration",
             "[limits]\nidle_timeout = 'soon'\n",
-            "2:16: 'soon' is no value for 'idle_timeout'; 'idle_timeout' takes a duration in quotes, such as \"10min\", or \"0s\" for never",
+            "2:16: invalid value 'soon' for 'idle_timeout': expected a duration in quotes, such as \"10min\", or \"0s\" for never",
         );
         check(
             "both",
             "message_file = 'x'\nmessage = 'y'\n",
-            "1:16: both 'message' and 'message_file' are set; keep one of the two",
+            "1:16: both 'message' and 'message_file' are set; remove one of the two",
         );
         check(
             "placeholder",
             "message = \"hi {peer_adr}\"\n",
-            "1:15: unknown placeholder '{peer_adr}'; did you mean '{peer_addr}'? (braces of your own are '{{' and '}}')",
+            "1:15: unknown placeholder '{peer_adr}'; did you mean '{peer_addr}'? (literal braces are written '{{' and '}}')",
         );
         check(
             "brace",
             "message = '''\na {\n'''\n",
-            "2:3: a brace without its partner; write '{{' or '}}' for a brace, or set line_ending = \"raw\"",
+            "2:3: unmatched '{' or '}'; write '{{' or '}}' for a literal brace, or set line_ending = \"raw\"",
         );
         check(
             "named",
             "[greeting.smtp]\nmessage = 'a }'\n",
-            "2:14: a brace without its partner; write '{{' or '}}' for a brace, or set line_ending = \"raw\"",
+            "2:14: unmatched '{' or '}'; write '{{' or '}}' for a literal brace, or set line_ending = \"raw\"",
         );
     }
 }

@@ -1,8 +1,106 @@
-//! The settings: found (`source`), read (`fragment`), merged and checked (`load`),
-//! in force (`values`).
+//! The settings in force: valid by construction.
+//!
+//! Files are found and read by [`files`], parsed one by one by [`fragment`], stacked
+//! by [`layers`], and converted by [`load`]. [`schema`] lists the keys, and [`show`]
+//! prints them.
 
-mod fragment;
-pub mod keys;
+pub mod files;
+pub mod fragment;
+pub mod layers;
 pub mod load;
-pub mod source;
-pub mod values;
+pub mod schema;
+pub mod show;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::greeting::Greeting;
+use crate::mode::Mode;
+
+/// The merged settings.
+#[derive(Debug)]
+pub struct Settings {
+    /// The mode that the sockets must have; `None` is `auto`.
+    pub mode: Option<Mode>,
+    /// The minimum level of messages that are logged.
+    pub log_level: LevelFilter,
+    /// How much of a client's address is logged.
+    pub log_peer: PeerDetail,
+    /// Resource limits. A connection keeps those that it was accepted with.
+    pub limits: Rc<Limits>,
+    /// The greetings by socket name.
+    pub greetings: Greetings,
+}
+
+/// How much of a client's address is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerDetail {
+    /// Address and port.
+    Full,
+    /// The network: /24 of IPv4, /48 of IPv6.
+    Prefix,
+    /// Nothing.
+    None,
+}
+
+/// Resource limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Maximum number of open connections (mode accept); 1 to 1,000,000.
+    pub connections: u32,
+    /// Maximum number of open connections from one IPv4 address or IPv6 /64; 0 is
+    /// unlimited.
+    pub connections_per_source: u32,
+    /// How long a client may take to receive the greeting.
+    pub write_timeout: Duration,
+    /// How long to wait for the peer to close after that.
+    pub linger_timeout: Duration,
+    /// How many bytes of input are discarded meanwhile.
+    pub linger_bytes: u32,
+    /// How long open connections may take when the service stops.
+    pub drain_timeout: Duration,
+    /// How long there may be no connections before greeter exits; `None` is
+    /// unlimited.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_source: 0,
+            write_timeout: Duration::from_secs(10),
+            linger_timeout: Duration::from_secs(2),
+            linger_bytes: 65536,
+            drain_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+        }
+    }
+}
+
+/// The greetings by socket name. Those with the same text share it.
+#[derive(Debug)]
+pub struct Greetings {
+    default: Greeting,
+    by_name: BTreeMap<String, Greeting>,
+}
+
+impl Greetings {
+    /// `default` is for the sockets that `by_name` does not contain.
+    pub fn new(default: Greeting, by_name: BTreeMap<String, Greeting>) -> Self {
+        Self { default, by_name }
+    }
+
+    /// The greeting of the sockets named `name`.
+    pub fn for_socket(&self, name: &str) -> &Greeting {
+        self.by_name.get(name).unwrap_or(&self.default)
+    }
+
+    /// The names of sockets that have a greeting of their own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+}

@@ -1,5 +1,5 @@
-//! Takes the sockets that were handed over and doubts every word about them
-//! (sd_listen_fds(3)). Floor 3.
+//! Receives and validates the sockets passed by systemd (sd_listen_fds(3)); wraps
+//! libsystemd.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,159 +9,190 @@ use std::os::fd::{OwnedFd, RawFd};
 use libsystemd::activation::receive_descriptors;
 
 use crate::error::Error;
-use crate::raw;
 use crate::socket;
+use crate::sys::ffi;
 
-/// The first descriptor that is handed over: `SD_LISTEN_FDS_START`.
-const FIRST: RawFd = 3;
+/// The first passed descriptor: `SD_LISTEN_FDS_START`.
+const LISTEN_FDS_START: RawFd = 3;
 
-/// More descriptors than this no unit hands over; the kernel's own default limit
-/// of open files for a process is a quarter of it.
-const MOST: usize = 4096;
+/// The most descriptors that are accepted: four times the kernel's default limit
+/// of open files, so no unit passes more.
+const MAX_FDS: usize = 4096;
 
-/// The name of a socket that came without one, as sd_listen_fds_with_names(3) has it.
-pub const UNNAMED: &str = "unknown";
+/// The longest name that systemd assigns, in bytes (`FDNAME_MAX`).
+const MAX_NAME_LENGTH: usize = 255;
 
-/// One socket that was handed over.
+/// The name of a socket that was passed without one, as in sd_listen_fds_with_names(3).
+const UNNAMED: &str = "unknown";
+
+/// One passed socket.
 #[derive(Debug)]
-pub struct Handed {
+pub struct ListenFd {
     /// The socket.
     pub fd: OwnedFd,
     /// Its `FileDescriptorName=`.
     pub name: String,
-    /// Whether the kernel says that it listens.
-    pub listens: bool,
+    /// Whether it listens, according to the kernel.
+    pub is_listening: bool,
 }
 
-/// What `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` say, each absent or text.
+/// The values of `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`, as far as they are set.
 #[derive(Debug)]
-pub struct Claim {
-    /// Whom the sockets are meant for.
+pub struct ListenEnv {
+    /// The process that the sockets are for.
     pub pid: Option<String>,
-    /// How many there are.
+    /// The number of sockets.
     pub fds: Option<String>,
-    /// Their names, with colons between.
+    /// Their names, separated by colons.
     pub names: Option<String>,
 }
 
-/// Takes every socket that was handed over to this process, and clears the
-/// environment of them. Nothing handed over is an empty list.
+impl ListenEnv {
+    fn read() -> Result<Self, Error> {
+        Ok(Self {
+            pid: read_variable("LISTEN_PID")?,
+            fds: read_variable("LISTEN_FDS")?,
+            names: read_variable("LISTEN_FDNAMES")?,
+        })
+    }
+}
+
+/// Takes over every socket that was passed to this process, and unsets the
+/// variables that announced them. The result is empty if there are none.
 ///
-/// Call it once, first, before any thread: it changes the environment.
+/// Must be called once, first, before any thread starts: it changes the environment.
 ///
 /// # Errors
-/// [`Error::Handover`] where the environment lies or a descriptor is none that
-/// can be served.
-pub fn take() -> Result<Vec<Handed>, Error> {
-    let claim = Claim {
-        pid: read("LISTEN_PID")?,
-        fds: read("LISTEN_FDS")?,
-        names: read("LISTEN_FDNAMES")?,
-    };
-    let mut sound = Vec::new();
-    for (fd, name) in (FIRST..).zip(doubt(&claim, std::process::id())?) {
-        match raw::ask(fd, socket::listens) {
-            Ok(listens) => sound.push((name, listens)),
-            Err(what) => refuse(format!(
-                "descriptor {fd}, handed over by LISTEN_FDS, {what}"
-            ))?,
+/// [`Error::Activation`] if a variable is invalid, or a descriptor cannot be served.
+pub fn receive() -> Result<Vec<ListenFd>, Error> {
+    let names = validate(&ListenEnv::read()?, std::process::id())?;
+    let mut passed = Vec::new();
+    for (fd, name) in (LISTEN_FDS_START..).zip(names) {
+        match ffi::with_fd(fd, socket::is_listening) {
+            Ok(is_listening) => passed.push((name, is_listening)),
+            Err(reason) => {
+                return Err(invalid(format!(
+                    "descriptor {fd}, passed by LISTEN_FDS, {reason}"
+                )));
+            }
         }
     }
     let descriptors = match receive_descriptors(true) {
         Ok(descriptors) => descriptors,
-        // Before 0.6 the crate called it an error that nothing was handed over.
-        Err(_) if sound.is_empty() => Vec::new(),
+        // Before 0.6 the crate returned an error if no sockets were passed.
+        Err(_) if passed.is_empty() => Vec::new(),
         Err(error) => {
-            let what = format!("cannot take the sockets of LISTEN_FDS: {error}");
-            return Err(Error::Handover(what));
+            return Err(Error::Activation(format!(
+                "cannot receive the sockets of LISTEN_FDS: {error}"
+            )));
         }
     };
-    let mut sockets = Vec::new();
-    for (descriptor, (name, listens)) in descriptors.into_iter().zip(sound) {
-        // The crate's handle, which could be cloned, ends here: the descriptor is
-        // open (asked above) and ours alone, as LISTEN_PID names this process and
-        // the environment that said so is cleared.
-        let fd = raw::own(descriptor);
-        sockets.push(Handed { fd, name, listens });
-    }
-    Ok(sockets)
+    let sockets = descriptors
+        .into_iter()
+        .zip(passed)
+        .map(|(descriptor, (name, is_listening))| ListenFd {
+            // The crate's handle, which can be cloned, ends here. The descriptor is
+            // open (asked above), and it is owned by this process alone, as
+            // LISTEN_PID names it and the variables are unset now.
+            fd: ffi::into_owned_fd(descriptor),
+            name,
+            is_listening,
+        });
+    Ok(sockets.collect())
 }
 
-/// The names of the descriptors that are meant for `own_pid`, empty where none are.
+/// The names of the sockets that are passed to `own_pid`; empty if there are none.
 ///
 /// # Errors
-/// [`Error::Handover`] where the claim is absurd, or meant for another process.
-pub fn doubt(claim: &Claim, own_pid: u32) -> Result<Vec<String>, Error> {
-    let (pid, fds) = match (&claim.pid, &claim.fds) {
+/// [`Error::Activation`] if a value is invalid, or the sockets are for another process.
+pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, Error> {
+    let (pid, fds) = match (&env.pid, &env.fds) {
         (None, None) => return Ok(Vec::new()),
-        (Some(_), None) => return refuse("LISTEN_PID is set and LISTEN_FDS is not"),
-        (None, Some(_)) => return refuse("LISTEN_FDS is set and LISTEN_PID is not"),
+        (Some(_), None) => return Err(invalid("LISTEN_PID is set, but LISTEN_FDS is not")),
+        (None, Some(_)) => return Err(invalid("LISTEN_FDS is set, but LISTEN_PID is not")),
         (Some(pid), Some(fds)) => (pid, fds),
     };
-    let said = quoted(pid);
-    match number(pid) {
-        Some(pid) if pid == own_pid as usize => {}
-        Some(other) if other > 0 && i32::try_from(other).is_ok() => {
-            return refuse(format!(
-                "LISTEN_PID is {other} and this is process {own_pid}: the sockets are not for us"
-            ));
-        }
-        _ => return refuse(format!("LISTEN_PID is {said}, which is no process")),
+    validate_pid(pid, own_pid)?;
+    let count = validate_count(fds)?;
+    if count == 0 {
+        return Ok(Vec::new());
     }
-    let said = quoted(fds);
-    let count = match number(fds) {
-        Some(0) => return Ok(Vec::new()),
-        Some(count) if count <= MOST => count,
-        Some(_) => return refuse(format!("LISTEN_FDS is {said}, more than {MOST}")),
-        None => {
-            return refuse(format!(
-                "LISTEN_FDS is {said}, which is no count of sockets"
-            ));
-        }
-    };
-    let names: Vec<&str> = match &claim.names {
-        Some(names) => names.split(':').collect(),
-        None => vec![UNNAMED; count],
-    };
-    let given = names.len();
-    if given != count {
-        let what = format!("LISTEN_FDNAMES has {given} names and LISTEN_FDS is {count}");
-        return refuse(what);
+    match &env.names {
+        Some(names) => validate_names(names, count),
+        None => Ok(vec![UNNAMED.to_owned(); count]),
     }
-    // What fdname_is_valid() of systemd refuses never came from systemd.
-    let sound = |name: &str| name.len() <= 255 && !name.chars().any(char::is_control);
-    if let Some(bad) = names.iter().find(|name| !sound(name)) {
-        let what = format!(
-            "LISTEN_FDNAMES has the name {}, which systemd would not give",
-            quoted(bad)
-        );
-        return refuse(what);
-    }
-    let named = |name: &str| if name.is_empty() { UNNAMED } else { name }.to_owned();
-    Ok(names.into_iter().map(named).collect())
 }
 
-/// A decimal number and nothing else: no sign, no space.
-fn number(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(usize::MAX))
+fn validate_pid(pid: &str, own_pid: u32) -> Result<(), Error> {
+    match parse_decimal(pid) {
+        Some(pid) if pid == own_pid as usize => Ok(()),
+        Some(other) if other > 0 && i32::try_from(other).is_ok() => Err(invalid(format!(
+            "LISTEN_PID is {other}, but this is process {own_pid}"
+        ))),
+        _ => Err(invalid(format!("invalid LISTEN_PID {}", quoted(pid)))),
+    }
 }
 
-/// A word of the environment on one line, cut where it is long.
+fn validate_count(fds: &str) -> Result<usize, Error> {
+    match parse_decimal(fds) {
+        Some(count) if count <= MAX_FDS => Ok(count),
+        Some(_) => Err(invalid(format!(
+            "invalid LISTEN_FDS {}: expected at most {MAX_FDS}",
+            quoted(fds)
+        ))),
+        None => Err(invalid(format!(
+            "invalid LISTEN_FDS {}: expected a number",
+            quoted(fds)
+        ))),
+    }
+}
+
+fn validate_names(names: &str, count: usize) -> Result<Vec<String>, Error> {
+    let names: Vec<&str> = names.split(':').collect();
+    if names.len() != count {
+        return Err(invalid(format!(
+            "LISTEN_FDNAMES has {} names, but LISTEN_FDS is {count}",
+            names.len()
+        )));
+    }
+    let mut valid = Vec::with_capacity(count);
+    for name in names {
+        // What fdname_is_valid() of systemd refuses was not assigned by systemd.
+        if name.len() > MAX_NAME_LENGTH || name.contains(char::is_control) {
+            return Err(invalid(format!(
+                "invalid name {} in LISTEN_FDNAMES",
+                quoted(name)
+            )));
+        }
+        let name = if name.is_empty() { UNNAMED } else { name };
+        valid.push(name.to_owned());
+    }
+    Ok(valid)
+}
+
+/// Parses digits only, without sign and space. A number that does not fit becomes
+/// the largest one, which is out of every range.
+fn parse_decimal(text: &str) -> Option<usize> {
+    let only_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    only_digits.then(|| text.parse().unwrap_or(usize::MAX))
+}
+
+/// A value of the environment in quotes, on one line, shortened if it is long.
 fn quoted(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
-    let more = if short.len() < text.len() { "…" } else { "" };
-    format!("'{}{more}'", short.escape_debug())
+    let ellipsis = if short.len() < text.len() { "…" } else { "" };
+    format!("'{}{ellipsis}'", short.escape_debug())
 }
 
-fn read(variable: &str) -> Result<Option<String>, Error> {
-    let text = env::var_os(variable).map(OsString::into_string).transpose();
-    text.or_else(|_| refuse(format!("{variable} is not UTF-8")))
+fn read_variable(name: &str) -> Result<Option<String>, Error> {
+    env::var_os(name)
+        .map(OsString::into_string)
+        .transpose()
+        .map_err(|_| invalid(format!("{name} is not UTF-8")))
 }
 
-fn refuse<T>(what: impl Display) -> Result<T, Error> {
-    let what = format!("{what}; start greeter from its socket unit");
-    Err(Error::Handover(what))
+fn invalid(problem: impl Display) -> Error {
+    Error::Activation(format!("{problem}; start greeter from its socket unit"))
 }
 
 #[cfg(test)]
@@ -174,9 +205,12 @@ mod tests {
         names: Option<&str>,
         expected: Result<&[&str], &str>,
     ) {
-        let [pid, fds, names] = [pid, fds, names].map(|text| text.map(str::to_owned));
-        let outcome = doubt(&Claim { pid, fds, names }, 42);
-        match (outcome, expected) {
+        let env = ListenEnv {
+            pid: pid.map(str::to_owned),
+            fds: fds.map(str::to_owned),
+            names: names.map(str::to_owned),
+        };
+        match (validate(&env, 42), expected) {
             (Ok(names), Ok(expected)) => assert_eq!(names, expected),
             (Err(error), Err(part)) => {
                 let text = error.to_string();
@@ -185,12 +219,12 @@ mod tests {
                     "{text}"
                 );
             }
-            (outcome, expected) => panic!("{outcome:?} is not {expected:?}"),
+            (result, expected) => panic!("{result:?} is not {expected:?}"),
         }
     }
 
     #[test]
-    fn a_sound_claim_gives_a_name_to_every_socket() {
+    fn valid_listen_env_names_every_socket() {
         check(None, None, None, Ok(&[]));
         check(Some("42"), Some("0"), None, Ok(&[]));
         check(Some("42"), Some("2"), None, Ok(&["unknown", "unknown"]));
@@ -204,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_claim_is_one_line() {
+    fn invalid_listen_env_is_a_one_line_error() {
         check(Some("42"), None, None, Err("LISTEN_FDS is not"));
         check(None, Some("1"), None, Err("LISTEN_PID is not"));
         check(Some("41"), Some("1"), None, Err("this is process 42"));
@@ -219,10 +253,10 @@ mod tests {
             "99999999999999999999",
             "+42",
         ] {
-            check(Some(pid), Some("1"), None, Err("which is no process"));
+            check(Some(pid), Some("1"), None, Err("invalid LISTEN_PID '"));
         }
         for fds in ["", "-1", "one", "1 ", " 1", "1.0", "0x1", "+1", "1\n"] {
-            check(Some("42"), Some(fds), None, Err("no count of sockets"));
+            check(Some("42"), Some(fds), None, Err("': expected a number"));
         }
         for fds in [
             "4097",
@@ -230,31 +264,26 @@ mod tests {
             "18446744073709551615",
             "18446744073709551616",
         ] {
-            check(Some("42"), Some(fds), None, Err("more than 4096"));
+            check(Some("42"), Some(fds), None, Err("': expected at most 4096"));
         }
         check(
             Some("42"),
             Some("2"),
             Some("a"),
-            Err("has 1 names and LISTEN_FDS is 2"),
+            Err("has 1 names, but LISTEN_FDS is 2"),
         );
         check(
             Some("42"),
             Some("1"),
             Some("a:b"),
-            Err("has 2 names and LISTEN_FDS is 1"),
+            Err("has 2 names, but LISTEN_FDS is 1"),
         );
-        check(
-            Some("42"),
-            Some("1"),
-            Some("a\nb"),
-            Err("systemd would not give"),
-        );
+        check(Some("42"), Some("1"), Some("a\nb"), Err("invalid name '"));
         check(
             Some("42"),
             Some("1"),
             Some(&"a".repeat(256)),
-            Err("systemd would not give"),
+            Err("invalid name '"),
         );
     }
 }

@@ -1,8 +1,8 @@
-//! Where log lines go: the journal when systemd runs us, plain stderr by hand;
-//! the door to systemd-journal-logger. Floor 3.
+//! Log output: to the journal under systemd, otherwise plain text on stderr; wraps
+//! systemd-journal-logger.
 //!
-//! A journal that takes no lines must not stop the greetings: a thread of its own
-//! writes them, and what does not fit into its queue is counted and dropped.
+//! A journal that accepts no messages must not block the serving loop: a thread
+//! writes them, and messages that do not fit into its queue are counted and dropped.
 
 use std::io::{self, Write};
 use std::mem;
@@ -16,84 +16,93 @@ use log::kv::{Error as KvError, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-use crate::error::one_line;
+use crate::error::escape_control;
 use crate::event;
-use crate::raw::errno::ENOTSOCK;
 use crate::socket;
+use crate::sys::ffi::errno::ENOTSOCK;
 
-/// SYSLOG_IDENTIFIER of every line, so that `journalctl -t greeter` finds all.
+/// SYSLOG_IDENTIFIER of every entry, so that `journalctl -t greeter` finds all.
 const IDENTIFIER: &str = "greeter";
 
-/// Lines that may wait for the journal: 20 seconds of the 50 a second that are
-/// written at most.
-const QUEUE: usize = 1000;
+/// Entries that can wait for the journal: 20 seconds of the at most 50 per second
+/// that clients can cause.
+const QUEUE_CAPACITY: usize = 1000;
 
-/// What lines are written to.
-struct Way {
-    /// The journal's own protocol, with fields.
+/// The stack of the writing thread, in bytes.
+const STACK_SIZE: usize = 128 * 1024;
+
+/// Where entries are written.
+struct Output {
+    /// The journal's native protocol, with fields.
     journal: Option<JournalLog>,
-    /// Otherwise stderr, after `<priority>` where the journal reads it (sd-daemon(3)).
+    /// Otherwise stderr, with a `<priority>` prefix if the journal reads it (sd-daemon(3)).
     prefixed: bool,
 }
 
-/// Who writes them.
-enum Sink {
-    /// Nobody, before the start and after the end.
-    Nobody,
-    /// Whoever logs.
-    Caller(Way),
-    /// A thread.
+/// Who writes entries.
+enum Backend {
+    /// Nothing is written: before [`init`] and after [`shutdown`].
+    Disabled,
+    /// The thread that logs.
+    Sync(Output),
+    /// A thread of its own.
     Thread {
-        queue: SyncSender<Line>,
-        /// How many were dropped since that was told.
-        lost: u64,
+        queue: SyncSender<Entry>,
+        /// Entries dropped since the last report of dropped entries.
+        dropped: u64,
         /// Disconnected when the thread has ended.
-        ended: Receiver<()>,
+        finished: Receiver<()>,
     },
 }
 
-static SINK: Mutex<Sink> = Mutex::new(Sink::Nobody);
+static BACKEND: Mutex<Backend> = Mutex::new(Backend::Disabled);
 
-/// Chooses where lines go. `lives_on` allows the journal's own protocol, as of a
-/// process that exits at once the journal may find no unit any more, while a line
-/// on stderr never loses it; and it makes the thread.
-pub fn start(lives_on: bool) {
-    let prefixed = connected_to_journal();
-    let native = |journal: JournalLog| journal.with_syslog_identifier(IDENTIFIER.to_owned());
-    let way = || {
-        let journal = (lives_on && prefixed).then(JournalLog::empty);
-        let journal = journal.and_then(Result::ok).map(native);
-        Way { journal, prefixed }
+/// Selects the output. A `long_running` process uses the journal's native protocol
+/// and a writing thread. A short-lived one writes to stderr: the journal may no
+/// longer be able to attribute a native message to the unit once the process has
+/// exited, while it always can for a line on stderr.
+pub fn init(long_running: bool) {
+    let thread = if long_running {
+        spawn(Output::new(true)).ok()
+    } else {
+        None
     };
-    let thread = lives_on.then(|| spawn(way()).ok()).flatten();
-    *sink() = thread.unwrap_or_else(|| Sink::Caller(way()));
+    *backend() = thread.unwrap_or_else(|| Backend::Sync(Output::new(long_running)));
     log::set_max_level(LevelFilter::Info);
-    // The second call of a process finds the logger installed; both mean the same.
+    // It fails only if a logger is set already, which is then this one.
     let _ = log::set_logger(&Logger);
 }
 
-fn spawn(way: Way) -> io::Result<Sink> {
-    let (queue, lines) = mpsc::sync_channel(QUEUE);
-    let (alive, ended) = mpsc::channel();
-    // Without a name: giving one takes prctl(2), which the units do not allow.
-    let thread = thread::Builder::new().stack_size(128 * 1024);
-    thread.spawn(move || {
-        lines.iter().for_each(|line| way.write(&line));
-        drop(alive);
+fn spawn(output: Output) -> io::Result<Backend> {
+    let (queue, entries) = mpsc::sync_channel(QUEUE_CAPACITY);
+    let (running, finished) = mpsc::channel();
+    // Without a name: setting one takes prctl(2), which the units do not allow.
+    let builder = thread::Builder::new().stack_size(STACK_SIZE);
+    builder.spawn(move || {
+        for entry in entries {
+            output.write(&entry);
+        }
+        drop(running);
     })?;
-    let lost = 0;
-    Ok(Sink::Thread { queue, lost, ended })
+    Ok(Backend::Thread {
+        queue,
+        dropped: 0,
+        finished,
+    })
 }
 
-/// Ends the logging: what is queued is written, within a second. `failed` stays
-/// for a moment longer, as of a process that is gone the journal may not find the
-/// unit any more, and `journalctl -u` would miss the reason.
-pub fn finish(failed: bool) {
-    let last = mem::replace(&mut *sink(), Sink::Nobody);
-    if let Sink::Thread { queue, ended, .. } = last {
+/// Ends logging: queued entries are written, for at most one second. With `failed`
+/// it waits 100 ms longer, so that the journal can still attribute the reason to
+/// the unit, and `journalctl -u` finds it.
+pub fn shutdown(failed: bool) {
+    let previous = mem::replace(&mut *backend(), Backend::Disabled);
+    if let Backend::Thread {
+        queue, finished, ..
+    } = previous
+    {
         drop(queue);
-        // It says nothing, and ends or does not.
-        let _ = ended.recv_timeout(Duration::from_secs(1));
+        // Both results mean the end: of the thread, or of the time for it.
+        let _ = finished.recv_timeout(Duration::from_secs(1));
         if failed && connected_to_journal() {
             thread::sleep(Duration::from_millis(100));
         }
@@ -103,42 +112,41 @@ pub fn finish(failed: bool) {
 struct Logger;
 
 impl Log for Logger {
-    /// Our own lines only; what the crates below us say is theirs to return.
+    /// Only greeter's own messages; the crates that it uses return their errors.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with(env!("CARGO_PKG_NAME"))
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let mut line = Line::new(record.level(), &record.args().to_string());
-            // A line takes every pair and never fails.
-            let _ = record.key_values().visit(&mut line);
-            sink().take(line);
+            let mut entry = Entry::new(record.level(), &record.args().to_string());
+            // `visit_pair` of an entry never fails.
+            let _ = record.key_values().visit(&mut entry);
+            backend().write(entry);
         }
     }
 
     fn flush(&self) {}
 }
 
-/// One line, free of everything borrowed.
-struct Line {
+/// One log message with its fields, owned.
+struct Entry {
     level: Level,
-    text: String,
+    message: String,
     fields: Vec<(String, String)>,
 }
 
-impl Line {
-    fn new(level: Level, text: &str) -> Self {
-        let (text, fields) = (one_line(text), Vec::new());
+impl Entry {
+    fn new(level: Level, message: &str) -> Self {
         Self {
             level,
-            text,
-            fields,
+            message: escape_control(message),
+            fields: Vec::new(),
         }
     }
 }
 
-impl<'kvs> VisitSource<'kvs> for Line {
+impl<'kvs> VisitSource<'kvs> for Entry {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), KvError> {
         let key = key.as_str().to_owned();
         self.fields.push((key, value.to_string()));
@@ -146,61 +154,97 @@ impl<'kvs> VisitSource<'kvs> for Line {
     }
 }
 
-impl Way {
-    /// A line that cannot be written has nowhere else to go.
-    fn write(&self, line: &Line) {
-        if let Some(journal) = &self.journal {
-            // Built anew without file, line and module: the MESSAGE_ID says more in
-            // fewer bytes.
-            let fields = line.fields.iter();
-            let fields: Vec<_> = fields.map(|(key, value)| (&**key, &**value)).collect();
-            let (mut record, fields) = (Record::builder(), &fields[..]);
-            record
-                .level(line.level)
-                .target(IDENTIFIER)
-                .key_values(&fields);
-            journal.log(&record.args(format_args!("{}", line.text)).build());
-            return;
-        }
-        // The levels of log from 1 on are those of syslog(3) from 3 on, as the
-        // journal logger has them, too.
-        let text = match self.prefixed {
-            true => format!("<{}>{}\n", line.level as usize + 2, line.text),
-            false => format!("{IDENTIFIER}: {}\n", line.text),
+impl Output {
+    /// Native journal messages if they are wanted and possible, else stderr.
+    fn new(native: bool) -> Self {
+        let prefixed = connected_to_journal();
+        let journal = if native && prefixed {
+            JournalLog::empty().ok()
+        } else {
+            None
         };
-        let (stderr, bytes) = (io::stderr(), text.as_bytes());
-        // A journal that takes nothing must not hold up the client's end.
-        let sent = socket::send_now(stderr.as_fd(), bytes);
-        // By hand it is a terminal or a file.
+        Self {
+            journal: journal.map(|journal| journal.with_syslog_identifier(IDENTIFIER.to_owned())),
+            prefixed,
+        }
+    }
+
+    /// Writes an entry. Errors are ignored: there is no other output to report them on.
+    fn write(&self, entry: &Entry) {
+        match &self.journal {
+            Some(journal) => write_native(journal, entry),
+            None => self.write_stderr(entry),
+        }
+    }
+
+    fn write_stderr(&self, entry: &Entry) {
+        let line = if self.prefixed {
+            format!("<{}>{}\n", priority(entry.level), entry.message)
+        } else {
+            format!("{IDENTIFIER}: {}\n", entry.message)
+        };
+        let stderr = io::stderr();
+        // A journal that reads nothing must not delay the close of a connection.
+        let sent = socket::send_nonblocking(stderr.as_fd(), line.as_bytes());
+        // Without systemd, stderr is a terminal or a file.
         if sent.is_err_and(|error| error.raw_os_error() == Some(ENOTSOCK)) {
-            let _ = stderr.lock().write_all(bytes);
+            let _ = stderr.lock().write_all(line.as_bytes());
         }
     }
 }
 
-impl Sink {
-    fn take(&mut self, line: Line) {
+/// Sends an entry with its fields, and without file, line and module: the
+/// MESSAGE_ID says more in fewer bytes.
+fn write_native(journal: &JournalLog, entry: &Entry) {
+    let fields: Vec<(&str, &str)> = entry
+        .fields
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    let fields = fields.as_slice();
+    journal.log(
+        &Record::builder()
+            .level(entry.level)
+            .target(IDENTIFIER)
+            .key_values(&fields)
+            .args(format_args!("{}", entry.message))
+            .build(),
+    );
+}
+
+/// The syslog(3) priority of a level, as systemd-journal-logger maps them: error
+/// is 3, warn 4, info 5 (notice), debug 6, trace 7.
+fn priority(level: Level) -> usize {
+    level as usize + 2
+}
+
+impl Backend {
+    fn write(&mut self, entry: Entry) {
         match self {
-            Self::Nobody => {}
-            Self::Caller(way) => way.write(&line),
-            Self::Thread { queue, lost, .. } => {
-                if *lost > 0 {
-                    let text =
-                        format!("the journal did not take lines for a while; dropped {lost}");
-                    let mut gap = Line::new(Level::Warn, &text);
-                    let id = event::LINES_LOST.to_owned();
-                    gap.fields.push(("MESSAGE_ID".to_owned(), id));
-                    if queue.try_send(gap).is_ok() {
-                        *lost = 0;
-                    }
+            Self::Disabled => {}
+            Self::Sync(output) => output.write(&entry),
+            Self::Thread { queue, dropped, .. } => {
+                if *dropped > 0 && queue.try_send(dropped_entry(*dropped)).is_ok() {
+                    *dropped = 0;
                 }
-                *lost += u64::from(queue.try_send(line).is_err());
+                if queue.try_send(entry).is_err() {
+                    *dropped += 1;
+                }
             }
         }
     }
 }
 
-/// A thread that panicked while it held the lock left nothing half done here.
-fn sink() -> MutexGuard<'static, Sink> {
-    SINK.lock().unwrap_or_else(PoisonError::into_inner)
+/// The entry that reports dropped entries.
+fn dropped_entry(dropped: u64) -> Entry {
+    let message = format!("journal unavailable: {dropped} messages dropped");
+    let mut entry = Entry::new(Level::Warn, &message);
+    let message_id = event::LINES_LOST.to_owned();
+    entry.fields.push(("MESSAGE_ID".to_owned(), message_id));
+    entry
+}
+
+/// A poisoned lock is as good as any: no thread can panic while it holds it.
+fn backend() -> MutexGuard<'static, Backend> {
+    BACKEND.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What passes between systemd and us: the sockets, the notifications, the journal. Floor 2.
+//! What systemd and greeter exchange: sockets, notifications, log messages.
 
 pub mod activation;
 pub mod journal;

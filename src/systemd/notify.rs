@@ -1,64 +1,68 @@
-//! Tells the service manager how it goes (sd_notify(3)). Floor 3.
+//! Notifies the service manager of state changes (sd_notify(3)); wraps libsystemd.
 
 use std::time::Duration;
 
 use libsystemd::daemon::{self, NotifyState};
 
-use crate::error::one_line;
+use crate::error::escape_control;
 use crate::event;
-use crate::kernel;
+use crate::sys;
 
-/// The way to the service manager.
+/// Sends notifications to `$NOTIFY_SOCKET`; does nothing without it.
 #[derive(Debug, Default)]
 pub struct Notifier {
+    /// Whether the last notification failed: only the first failure is logged.
     failed: bool,
 }
 
 impl Notifier {
-    /// The service is ready, and how it goes in words.
-    pub fn ready(&mut self, status: &str) {
-        self.tell(&[NotifyState::Ready, NotifyState::Status(one_line(status))]);
+    /// `READY=1`: startup, or a reload, is complete. `status` is the text that
+    /// systemctl(1) prints.
+    pub fn notify_ready(&mut self, status: &str) {
+        self.send(&[NotifyState::Ready, status_state(status)]);
     }
 
-    /// How it goes in words.
-    pub fn status(&mut self, status: &str) {
-        self.tell(&[NotifyState::Status(one_line(status))]);
+    /// `STATUS=`: the text that systemctl(1) prints.
+    pub fn notify_status(&mut self, status: &str) {
+        self.send(&[status_state(status)]);
     }
 
-    /// A reload begins; [`Notifier::ready`] ends it. Without the time stamp
-    /// `systemctl reload` would wait until it times out.
-    pub fn reloading(&mut self) {
-        let stamp = format!("MONOTONIC_USEC={}", kernel::monotonic_usec());
-        self.tell(&[NotifyState::Reloading, NotifyState::Other(stamp)]);
+    /// `RELOADING=1`: a reload begins; [`Notifier::notify_ready`] ends it. Without
+    /// the timestamp `systemctl reload` would wait until it times out.
+    pub fn notify_reloading(&mut self) {
+        let timestamp = format!("MONOTONIC_USEC={}", sys::monotonic_usec());
+        self.send(&[NotifyState::Reloading, NotifyState::Other(timestamp)]);
     }
 
-    /// The service is about to end, and why in words.
-    pub fn stopping(&mut self, status: &str) {
-        self.tell(&[NotifyState::Stopping, NotifyState::Status(one_line(status))]);
+    /// `STOPPING=1`: the service is about to exit.
+    pub fn notify_stopping(&mut self, status: &str) {
+        self.send(&[NotifyState::Stopping, status_state(status)]);
     }
 
-    /// The serving loop still turns.
-    pub fn watchdog(&mut self) {
-        self.tell(&[NotifyState::Watchdog]);
+    /// `WATCHDOG=1`: the serving loop runs.
+    pub fn notify_watchdog(&mut self) {
+        self.send(&[NotifyState::Watchdog]);
     }
 
-    /// Being unable to tell is no reason not to greet: it is said once.
-    fn tell(&mut self, states: &[NotifyState]) {
-        let told = daemon::notify(false, states);
-        if let (Err(error), false) = (&told, self.failed) {
-            log::warn!(
-                MESSAGE_ID = event::NOTIFY_FAILED;
-                "cannot tell the service manager at NOTIFY_SOCKET how it goes: {error}; greeting all the same"
-            );
+    /// A failure does not stop the service: it is logged, once.
+    fn send(&mut self, states: &[NotifyState]) {
+        let result = daemon::notify(false, states);
+        if let Err(error) = &result {
+            if !self.failed {
+                log::warn!(MESSAGE_ID = event::NOTIFY_FAILED; "sd_notify failed: {error}; continuing");
+            }
         }
-        self.failed = told.is_err();
+        self.failed = result.is_err();
     }
 }
 
-/// How often the watchdog wants to be told: half of `WatchdogSec=`, as
-/// sd_watchdog_enabled(3) recommends. None where it is off.
+fn status_state(status: &str) -> NotifyState {
+    NotifyState::Status(escape_control(status))
+}
+
+/// How often to send `WATCHDOG=1`: half of `WatchdogSec=`, as
+/// sd_watchdog_enabled(3) recommends. `None` if the watchdog is off.
 pub fn watchdog_interval() -> Option<Duration> {
-    daemon::watchdog_enabled(false)
-        .map(|limit| limit / 2)
-        .filter(|half| !half.is_zero())
+    let interval = daemon::watchdog_enabled(false)? / 2;
+    (!interval.is_zero()).then_some(interval)
 }

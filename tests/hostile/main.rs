@@ -1,111 +1,112 @@
-//! Whatever can be handed over, inherited or written down wrongly, against the
-//! built program: one clear line, the right status, no wrong byte, no hang.
+//! Invalid sockets, environments and settings against the built program: one clear
+//! line on stderr, the right exit status, no wrong byte to a client, no hang.
 
 mod case;
-mod handed;
+mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;
 
-use case::{Case, End::Says, LISTENING, check_all};
+use case::{Case, Expected::Logs, LISTENING, check_all};
 use tables::*;
 
 #[test]
-fn the_environment_is_doubted() {
-    check_all(ENVIRONMENT, |&(listen, end)| Case {
+fn listen_environment_is_validated() {
+    check_all(LISTEN_ENVIRONMENT, |&(listen, expected)| Case {
         listen,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn every_descriptor_is_doubted() {
-    check_all(DESCRIPTORS, |&(handed, redirect, end)| Case {
-        handed,
+fn descriptors_are_validated() {
+    check_all(DESCRIPTORS, |&(inherited, redirect, expected)| Case {
+        inherited,
         redirect,
-        end,
+        expected,
         ..LISTENING
     });
-    check_all(PAIRS, |&(handed, redirect, end)| Case {
-        handed,
+    check_all(TWO_DESCRIPTORS, |&(inherited, redirect, expected)| Case {
+        inherited,
         listen: "LISTEN_PID=$$ LISTEN_FDS=2",
         redirect,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn a_client_on_stdin_reads_the_greeting_and_nothing_else() {
-    check_all(STDIN, |&(handed, arguments, redirect, end)| Case {
-        handed,
+fn client_on_stdin_reads_only_the_greeting() {
+    check_all(STDIN, |&(inherited, arguments, redirect, expected)| Case {
+        inherited,
         listen: "",
         arguments,
         redirect,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn a_mode_that_does_not_fit_is_told_and_ends_the_client_cleanly() {
-    check_all(MODES, |&(handed, setup, end)| Case {
-        handed,
+fn mode_mismatch_is_reported_and_closes_gracefully() {
+    check_all(MODE_MISMATCHES, |&(inherited, setup, expected)| Case {
+        inherited,
         setup,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn wrong_settings_are_told_where_they_are_wrong() {
-    check_all(SETTINGS, |&(setup, end)| Case {
+fn invalid_settings_are_reported_with_their_position() {
+    check_all(SETTINGS, |&(setup, expected)| Case {
         setup,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn no_lie_about_the_service_manager_costs_a_greeting() {
-    check_all(MANAGERS, |&(environment, end)| Case {
+fn invalid_notify_environment_does_not_prevent_greetings() {
+    check_all(MANAGER_ENVIRONMENT, |&(environment, expected)| Case {
         environment,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn a_shortage_costs_no_greeting() {
-    check_all(SHORTAGES, |&(setup, redirect, end)| Case {
+fn resource_shortage_does_not_prevent_greetings() {
+    check_all(SHORTAGES, |&(setup, redirect, expected)| Case {
         setup,
         redirect,
-        end,
+        expected,
         ..LISTENING
     });
 }
 
 #[test]
-fn an_instance_ends_whatever_is_in_its_way() {
-    check_all(INSTANCES, |&(handed, setup, environment, redirect, end)| {
-        Case {
-            handed,
+fn instance_exits_with_broken_stderr_or_journal() {
+    check_all(
+        INSTANCES,
+        |&(inherited, setup, environment, redirect, expected)| Case {
+            inherited,
             setup,
             environment,
             redirect,
-            end,
+            expected,
             ..LISTENING
-        }
-    });
+        },
+    );
 }
 
 #[test]
-fn settings_that_turn_wrong_leave_the_old_ones_in_force() {
+fn reload_with_invalid_settings_keeps_the_current_ones() {
     check_all(RELOADS, |&(setup, change)| Case {
         setup,
         change,
-        end: Says("old\n", "the settings from before stay in force"),
+        expected: Logs("old\n", "reload failed, keeping the current settings"),
         ..LISTENING
     });
 }

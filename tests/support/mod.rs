@@ -1,5 +1,5 @@
-//! What the integration tests share: a program under `systemd-socket-activate`,
-//! clients, and settings that vanish with their test.
+//! Shared by the integration tests: greeter as a child process, with
+//! `systemd-socket-activate` or without, clients, and temporary directories.
 
 #![allow(
     dead_code,
@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -20,18 +20,18 @@ use std::time::{Duration, Instant};
 /// The program under test.
 pub const GREETER: &str = env!("CARGO_BIN_EXE_greeter");
 
-/// How long anything may take before the test calls it a hang.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an operation may take before the test fails.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A folder of its own, gone when dropped.
-pub struct Folder(PathBuf);
+/// A temporary directory, removed when dropped.
+pub struct TempDir(PathBuf);
 
-impl Folder {
+impl TempDir {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("greeter-test-{}-{number}", std::process::id()));
+        let name = format!("greeter-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -40,7 +40,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Writes a file and returns its path.
+    /// Writes a file, creates the directories above it, and returns its path.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -49,36 +49,31 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// A running program whose stderr is collected; killed when dropped.
-pub struct Running {
+/// A child process whose stderr is collected; killed when dropped.
+pub struct Process {
     child: Child,
-    said: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
-impl Running {
+impl Process {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
             panic!("cannot run {command:?}: {error}; the package systemd has systemd-socket-activate")
         });
-        let said = Arc::new(Mutex::new(String::new()));
-        let (stderr, copy) = (child.stderr.take().unwrap(), Arc::clone(&said));
-        let reader = thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut said = copy.lock().unwrap();
-                said.push_str(&line);
-                said.push('\n');
-            }
-        });
+        let pipe = child.stderr.take().unwrap();
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let collected = Arc::clone(&stderr);
+        let reader = thread::spawn(move || collect_lines(pipe, &collected));
         Self {
             child,
-            said,
+            stderr,
             reader: Some(reader),
         }
     }
@@ -87,59 +82,73 @@ impl Running {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    pub fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+    /// What the process has written to stderr until now.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
     }
 
-    /// Waits until stderr holds a text.
-    pub fn expect(&self, text: &str) {
-        let end = Instant::now() + PATIENCE;
-        while !self.said().contains(text) {
-            assert!(Instant::now() < end, "no {text:?} in:\n{}", self.said());
+    /// Waits until stderr contains a text.
+    pub fn expect_stderr(&self, text: &str) {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.stderr().contains(text) {
+            assert!(
+                Instant::now() < deadline,
+                "no {text:?} in:\n{}",
+                self.stderr()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill")
+        let status = Command::new("kill")
             .args([signal, &self.child.id().to_string()])
             .status()
             .unwrap();
-        assert!(sent.success());
+        assert!(status.success());
     }
 
-    /// Waits for the end and returns it with all of stderr.
-    pub fn end(mut self) -> (ExitStatus, String) {
-        let status = wait(&mut self.child);
+    /// Waits until the process exits; returns its status and all of stderr.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = wait_for_exit(&mut self.child);
         self.reader.take().unwrap().join().unwrap();
-        (status, self.said())
+        (status, self.stderr())
     }
 }
 
-impl Drop for Running {
+impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Errors are ignored: the process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits for a child, at most as long as patience lasts.
-pub fn wait(child: &mut Child) -> ExitStatus {
-    let end = Instant::now() + PATIENCE;
+/// Appends the lines of `pipe` to `collected` until EOF.
+fn collect_lines(pipe: ChildStderr, collected: &Mutex<String>) {
+    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+        let mut collected = collected.lock().unwrap();
+        collected.push_str(&line);
+        collected.push('\n');
+    }
+}
+
+/// Waits until a child exits, at most [`TIMEOUT`].
+pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        if Instant::now() > end {
+        if Instant::now() > deadline {
             let _ = child.kill();
-            panic!("the program hangs");
+            panic!("the process does not exit");
         }
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// A port that nobody uses: the kernel names it, and it is free again at once.
+/// A TCP port that is not in use: chosen by the kernel, then closed again.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -148,34 +157,35 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Starts greeter under `systemd-socket-activate` with its own options first.
-pub fn activate(options: &[&str], listen: &str, arguments: &[&str]) -> Running {
+/// Starts greeter with these arguments under `systemd-socket-activate` with these
+/// options, and waits until the latter listens.
+pub fn activate(options: &[&str], listen: &str, arguments: &[&str]) -> Process {
     let mut command = Command::new("systemd-socket-activate");
     command
         .args(options)
         .args(["-l", listen, GREETER])
         .args(arguments);
     command.stdout(Stdio::null()).stdin(Stdio::null());
-    let running = Running::start(&mut command);
-    running.expect("Listening on ");
-    running
+    let process = Process::start(&mut command);
+    process.expect_stderr("Listening on ");
+    process
 }
 
-/// Connects, says `first`, and reads to the end.
-pub fn client(port: u16, first: &[u8]) -> io::Result<Vec<u8>> {
+/// Connects to a port, sends `input`, and reads until EOF.
+pub fn read_tcp(port: u16, input: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(first)?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(input)?;
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    Ok(received)
 }
 
-/// Connects to a path and reads to the end.
-pub fn unix_client(path: &Path) -> io::Result<Vec<u8>> {
+/// Connects to a Unix socket and reads until EOF.
+pub fn read_unix(path: &Path) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received)?;
+    Ok(received)
 }

@@ -1,0 +1,67 @@
+//! The socket that a client connected to, as greetings and log messages name it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use crate::greeting::{Context, Greeting};
+use crate::mode::Mode;
+use crate::socket::{LocalAddr, Socket};
+use crate::sys;
+use crate::time_format;
+
+/// Name, mode and address of a listening socket, or of the one that systemd
+/// accepted a connection on. All its connections share it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The name, which selects the greeting.
+    pub name: String,
+    /// The mode.
+    pub mode: Mode,
+    /// The address.
+    pub local_addr: LocalAddr,
+}
+
+impl Endpoint {
+    /// The address that a client connected to. Only the wildcard address is not
+    /// that of every connection.
+    pub fn local_addr_of(&self, socket: &Socket) -> LocalAddr {
+        if self.local_addr.is_wildcard() {
+            socket.local_addr()
+        } else {
+            self.local_addr.clone()
+        }
+    }
+
+    /// The greeting for this socket: static if no connection differs from another.
+    pub fn adopt(&self, greeting: &Greeting) -> Greeting {
+        greeting.for_socket(&self.context(None, &self.local_addr))
+    }
+
+    /// The bytes of the greeting for one connection.
+    pub fn render(
+        &self,
+        greeting: &Greeting,
+        socket: &Socket,
+        peer: Option<SocketAddr>,
+    ) -> Rc<[u8]> {
+        match greeting {
+            // Checked first: the context of a template takes system calls.
+            Greeting::Static(bytes) => Rc::clone(bytes),
+            Greeting::Template(template) => {
+                template.render(&self.context(peer, &self.local_addr_of(socket)))
+            }
+        }
+    }
+
+    fn context<'a>(&'a self, peer: Option<SocketAddr>, local: &'a LocalAddr) -> Context<'a> {
+        Context {
+            peer,
+            local,
+            hostname: sys::hostname(),
+            time: time_format::rfc3339(SystemTime::now()),
+            socket: &self.name,
+            mode: self.mode,
+        }
+    }
+}

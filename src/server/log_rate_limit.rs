@@ -1,0 +1,71 @@
+//! The rate limit of log lines that clients cause.
+
+use std::time::{Duration, Instant};
+
+/// Lines per second; further connections are counted and reported in one line.
+const LINES_PER_SECOND: u64 = 50;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Counts lines by the second.
+#[derive(Debug)]
+pub struct LogRateLimiter {
+    /// When the current second began.
+    second: Instant,
+    /// Lines requested since then.
+    requested: u64,
+}
+
+impl LogRateLimiter {
+    /// A limiter whose first second begins now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            second: now,
+            requested: 0,
+        }
+    }
+
+    /// Whether the rate limit allows one more line. If not, the line is counted.
+    pub fn allow(&mut self) -> bool {
+        self.requested += 1;
+        self.requested <= LINES_PER_SECOND
+    }
+
+    /// When suppressed lines have to be reported; `None` if there are none.
+    pub fn next_report(&self) -> Option<Instant> {
+        (self.suppressed() > 0).then(|| self.second + SECOND)
+    }
+
+    /// Begins the next second if the current one is over; returns how many lines were
+    /// suppressed in it.
+    pub fn roll_over(&mut self, now: Instant) -> u64 {
+        if now < self.second + SECOND {
+            return 0;
+        }
+        let suppressed = self.suppressed();
+        *self = Self::new(now);
+        suppressed
+    }
+
+    fn suppressed(&self) -> u64 {
+        self.requested.saturating_sub(LINES_PER_SECOND)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_lines_are_limited_per_second() {
+        let start = Instant::now();
+        let mut limiter = LogRateLimiter::new(start);
+        let allowed = (0..60).filter(|_| limiter.allow()).count();
+        assert_eq!(allowed, 50);
+        assert_eq!(limiter.next_report(), Some(start + SECOND));
+        assert_eq!(limiter.roll_over(start + Duration::from_millis(999)), 0);
+        assert!(!limiter.allow());
+        assert_eq!(limiter.roll_over(start + SECOND), 11);
+        assert!(limiter.allow() && limiter.next_report().is_none());
+    }
+}

@@ -1,0 +1,286 @@
+//! Which files contain the settings, and their content.
+//!
+//! The order is that of the UAPI.6 configuration files specification and of
+//! systemd's drop-ins (systemd.unit(5)): a file in a higher directory hides the
+//! files of the same name in lower ones, drop-ins are merged over the main file in
+//! the order of their names, and an empty file or a link to /dev/null masks.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, os_message};
+
+/// Where system settings are searched for, the highest directory first.
+const SYSTEM_DIRECTORIES: [&str; 3] = ["/etc/greeter", "/run/greeter", "/usr/lib/greeter"];
+
+/// The maximum size of a settings file or a message file, in bytes.
+const MAX_FILE_SIZE: u64 = 1024 * 1024;
+
+/// A settings file that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SettingsFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+impl SettingsFile {
+    /// An error about the bytes `span` of the file.
+    pub(super) fn error_at(&self, span: &Range<usize>, message: &str) -> Error {
+        Error::settings(&self.path, Some((self.text.as_bytes(), span)), message)
+    }
+}
+
+/// The possible paths of the main file, the highest first. `config` is the argument
+/// of `--config`: with a slash in it, it is the only path. `above` is
+/// `$CONFIGURATION_DIRECTORY` (systemd.exec(5)), which names the directory of a user
+/// unit; it takes precedence over the system's.
+pub fn search_paths(config: &str, above: Option<&str>) -> Vec<PathBuf> {
+    if config.contains('/') {
+        return vec![config.into()];
+    }
+    let file = format!("{config}.toml");
+    above
+        .unwrap_or_default()
+        .split(':')
+        .filter(|directory| directory.starts_with('/'))
+        .chain(SYSTEM_DIRECTORIES)
+        .map(|directory| Path::new(directory).join(&file))
+        .collect()
+}
+
+/// The socket unit that the settings of `--config` belong to, for messages.
+pub(super) fn socket_unit(config: &str) -> String {
+    let stem = Path::new(config).file_stem().unwrap_or_default();
+    let stem = stem.to_string_lossy();
+    if !config.contains('/') || stem.starts_with("greeter-") {
+        format!("{stem}.socket")
+    } else {
+        "greeter.socket".to_owned()
+    }
+}
+
+/// Reads the main file, the first that exists of `paths`, and the drop-ins beside
+/// all of them; returns them in order of precedence, the lowest first.
+///
+/// # Errors
+/// A file that exists cannot be read as text, or the only path does not exist.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<SettingsFile>, Error> {
+    let mut files = Vec::new();
+    for path in paths {
+        if let Some(file) = read_text(path)? {
+            files.push(file);
+            break;
+        }
+    }
+    if let ([path], []) = (paths, files.as_slice()) {
+        return Err(Error::settings(
+            path,
+            None,
+            "file not found; check the path given to --config",
+        ));
+    }
+    let mut drop_ins = BTreeMap::new();
+    for path in paths {
+        for drop_in in list_drop_ins(path)? {
+            let name = drop_in.file_name().map(OsStr::to_owned);
+            drop_ins.entry(name).or_insert(drop_in);
+        }
+    }
+    for path in drop_ins.into_values() {
+        // A drop-in that was removed after it was listed is skipped.
+        files.extend(read_text(&path)?);
+    }
+    Ok(files)
+}
+
+/// The content of a file; `None` if it does not exist. A link to /dev/null counts
+/// as an empty file.
+///
+/// # Errors
+/// It is not a regular file, is too long, or cannot be read.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match read_regular_file(path) {
+        Ok(Content::Bytes(bytes)) => Ok(Some(bytes)),
+        Ok(Content::TooLong) => Err(Error::settings(
+            path,
+            None,
+            &format!("is longer than {MAX_FILE_SIZE} bytes; shorten it"),
+        )),
+        Ok(Content::NotRegular) => Err(Error::settings(
+            path,
+            None,
+            "is not a regular file; replace it with a file, or remove it",
+        )),
+        Err(error) => absent_is_none(path, &error),
+    }
+}
+
+enum Content {
+    Bytes(Vec<u8>),
+    TooLong,
+    NotRegular,
+}
+
+fn read_regular_file(path: &Path) -> io::Result<Content> {
+    // Checked before the file is opened: open(2) of a FIFO waits for its writer.
+    if !fs::metadata(path)?.is_file() {
+        let is_masked = fs::canonicalize(path).is_ok_and(|target| target == Path::new("/dev/null"));
+        return Ok(if is_masked {
+            Content::Bytes(Vec::new())
+        } else {
+            Content::NotRegular
+        });
+    }
+    let mut bytes = Vec::new();
+    let limit = MAX_FILE_SIZE + 1;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(if bytes.len() as u64 == limit {
+        Content::TooLong
+    } else {
+        Content::Bytes(bytes)
+    })
+}
+
+fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
+    let Some(bytes) = read_bytes(path)? else {
+        return Ok(None);
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(SettingsFile {
+            path: path.to_owned(),
+            text,
+        })),
+        Err(error) => {
+            let start = error.utf8_error().valid_up_to();
+            let location = (error.as_bytes(), &(start..start + 1));
+            let message = "is not UTF-8; save it as UTF-8";
+            Err(Error::settings(path, Some(location), message))
+        }
+    }
+}
+
+/// The drop-ins beside a main file: `*.toml` in the directory `FILE.d`, except
+/// hidden files.
+fn list_drop_ins(main: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut directory = main.as_os_str().to_owned();
+    directory.push(".d");
+    let directory = Path::new(&directory);
+    let entries = match fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) => absent_is_none(directory, &error)?.unwrap_or_default(),
+    };
+    let mut drop_ins = Vec::new();
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.ends_with(b".toml") && !name.starts_with(b".") {
+            drop_ins.push(entry.path());
+        }
+    }
+    Ok(drop_ins)
+}
+
+/// `None` if the error means that `path` does not exist.
+///
+/// # Errors
+/// Every other reason why `path` cannot be read.
+fn absent_is_none<T>(path: &Path, error: &io::Error) -> Result<Option<T>, Error> {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Ok(None);
+    }
+    let message = format!(
+        "cannot be read: {}; make it readable by the service user, or remove it",
+        os_message(error)
+    );
+    Err(Error::settings(path, None, &message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The possible paths of a main file in the fixture, and the fixture.
+    fn fixture(name: &str) -> (Vec<PathBuf>, PathBuf) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/layers");
+        let directories = ["etc/greeter", "run/greeter", "usr/lib/greeter"];
+        let paths = directories.map(|directory| root.join(directory).join(format!("{name}.toml")));
+        (paths.to_vec(), root)
+    }
+
+    fn check(name: &str, expected: &[&str]) {
+        let (paths, root) = fixture(name);
+        let files = read(&paths).unwrap();
+        let relative: Vec<_> = files
+            .iter()
+            .map(|file| file.path.strip_prefix(&root).unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(relative, expected);
+    }
+
+    #[test]
+    fn higher_directories_hide_and_drop_ins_are_sorted_by_name() {
+        check(
+            "greeter",
+            &[
+                "run/greeter/greeter.toml",
+                "usr/lib/greeter/greeter.toml.d/10-vendor.toml",
+                "etc/greeter/greeter.toml.d/20-both.toml",
+                "run/greeter/greeter.toml.d/30-run.toml",
+                "etc/greeter/greeter.toml.d/40-masked.toml",
+            ],
+        );
+        check("absent", &[]);
+    }
+
+    #[test]
+    fn config_path_must_exist_and_has_its_own_drop_ins() {
+        let (paths, _) = fixture("greeter");
+        let files = read(&paths[2..]).unwrap();
+        assert_eq!(files.len(), 4, "{files:?}");
+        let directory = paths[2].parent().unwrap();
+        assert!(files.iter().all(|file| file.path.starts_with(directory)));
+        let missing = read(&[PathBuf::from("/nonexistent/x.toml")]).unwrap_err();
+        assert_eq!(missing.status(), 78);
+    }
+
+    #[test]
+    fn masked_drop_in_is_empty() {
+        let files = read(&fixture("greeter").0).unwrap();
+        assert_eq!(files[4].text, "");
+    }
+
+    #[test]
+    fn configuration_directory_takes_precedence() {
+        let check = |config: &str, above: Option<&str>, expected: &[&str]| {
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(search_paths(config, above), expected);
+        };
+        let system = [
+            "/etc/greeter/smtp.toml",
+            "/run/greeter/smtp.toml",
+            "/usr/lib/greeter/smtp.toml",
+        ];
+        check("smtp", None, &system);
+        let user = "/home/u/.config/greeter/smtp.toml";
+        let with_user = [&[user], &system[..]].concat();
+        check("smtp", Some("/home/u/.config/greeter:relative"), &with_user);
+        check("./smtp", Some("/home/u/.config/greeter"), &["./smtp"]);
+    }
+
+    #[test]
+    fn socket_unit_is_derived_from_config() {
+        for (config, unit) in [
+            ("smtp", "smtp.socket"),
+            ("./smtp.toml", "greeter.socket"),
+            ("/etc/greeter/greeter-inet.toml", "greeter-inet.socket"),
+        ] {
+            assert_eq!(socket_unit(config), unit);
+        }
+    }
+}

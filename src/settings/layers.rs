@@ -1,0 +1,299 @@
+//! The settings files in order of precedence, and the value of each key in the
+//! highest file that sets it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::files::{self, SettingsFile};
+use super::fragment::{
+    self, Fragment, IdleTimeout, LimitsFragment, Located, MessagePath, MessageText, Table, Timeout,
+    Word,
+};
+use super::{Limits, PeerDetail};
+use crate::error::Error;
+use crate::greeting::LineEnding;
+use crate::mode::Mode;
+
+/// The settings files, the lowest precedence first.
+#[derive(Debug)]
+pub struct Layers(Vec<Layer>);
+
+#[derive(Debug)]
+struct Layer {
+    file: SettingsFile,
+    fragment: Fragment,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+pub enum Origin<'a> {
+    /// No file sets the key.
+    Default,
+    /// The bytes of a file.
+    File(&'a SettingsFile, Range<usize>),
+}
+
+/// The value of a key.
+#[derive(Debug, Clone)]
+pub struct Setting<'a, T> {
+    /// The value.
+    pub value: T,
+    /// The file that sets it.
+    pub origin: Origin<'a>,
+}
+
+/// Where the text of a greeting is. Either form replaces either form of a lower file.
+#[derive(Debug, Clone, Copy)]
+pub enum Message<'a> {
+    /// `message`: the text itself.
+    Text(&'a str),
+    /// `message_file`: the path as written, and the settings file that contains it,
+    /// whose directory a relative path starts from.
+    File(&'a Path, &'a SettingsFile),
+}
+
+/// Every key with its value.
+pub struct Merged<'a> {
+    /// `mode`; `None` is `auto`.
+    pub mode: Setting<'a, Option<Mode>>,
+    /// `message` or `message_file`.
+    pub message: Setting<'a, Message<'a>>,
+    /// `line_ending`.
+    pub line_ending: Setting<'a, LineEnding>,
+    /// `log_level`.
+    pub log_level: Setting<'a, LevelFilter>,
+    /// `log_peer`.
+    pub log_peer: Setting<'a, PeerDetail>,
+    /// `[limits]`.
+    pub limits: MergedLimits<'a>,
+    /// `[greeting.NAME]`.
+    pub greetings: BTreeMap<&'a str, MergedGreeting<'a>>,
+}
+
+/// The keys of `[limits]`; see [`Limits`].
+#[expect(missing_docs, reason = "the fields are those of Limits")]
+pub struct MergedLimits<'a> {
+    pub connections: Setting<'a, u32>,
+    pub connections_per_source: Setting<'a, u32>,
+    pub write_timeout: Setting<'a, Duration>,
+    pub linger_timeout: Setting<'a, Duration>,
+    pub linger_bytes: Setting<'a, u32>,
+    pub drain_timeout: Setting<'a, Duration>,
+    pub idle_timeout: Setting<'a, Option<Duration>>,
+}
+
+/// The keys of a table `[greeting.NAME]`. What is `None` is as at the top of the file.
+#[derive(Default)]
+pub struct MergedGreeting<'a> {
+    /// `message` or `message_file`.
+    pub message: Option<Setting<'a, Message<'a>>>,
+    /// `line_ending`.
+    pub line_ending: Option<Setting<'a, LineEnding>>,
+}
+
+impl Layers {
+    /// Reads and parses the files that `--config` names; `above` is
+    /// `$CONFIGURATION_DIRECTORY`.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] for the first file that cannot be read or is invalid.
+    pub fn read(config: &str, above: Option<&str>) -> Result<Self, Error> {
+        let files = files::read(&files::search_paths(config, above))?;
+        Self::parse(files, &files::socket_unit(config))
+    }
+
+    /// Parses files in order of precedence, the lowest first. `unit` is the socket
+    /// unit that they belong to, for hints.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] for the first invalid file.
+    pub fn parse(files: Vec<SettingsFile>, unit: &str) -> Result<Self, Error> {
+        let mut layers = Vec::with_capacity(files.len());
+        for file in files {
+            let fragment = fragment::parse(&file, unit)?;
+            layers.push(Layer { file, fragment });
+        }
+        Ok(Self(layers))
+    }
+
+    /// The paths of the files.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|layer| layer.file.path.as_path())
+    }
+
+    /// The value of `mode`; `None` is `auto`.
+    pub fn mode(&self) -> Setting<'_, Option<Mode>> {
+        self.get(|fragment| fragment.mode.as_ref(), word, None)
+    }
+
+    /// The value of every key. `mode` selects the default message.
+    pub fn merge(&self, mode: Mode) -> Merged<'_> {
+        Merged {
+            mode: self.mode(),
+            message: self.message(mode),
+            line_ending: self.get(
+                |fragment| fragment.line_ending.as_ref(),
+                word,
+                LineEnding::Lf,
+            ),
+            log_level: self.get(
+                |fragment| fragment.log_level.as_ref(),
+                word,
+                LevelFilter::Info,
+            ),
+            log_peer: self.get(
+                |fragment| fragment.log_peer.as_ref(),
+                word,
+                PeerDetail::Full,
+            ),
+            limits: self.merge_limits(),
+            greetings: self.merge_greetings(),
+        }
+    }
+
+    fn merge_limits(&self) -> MergedLimits<'_> {
+        let default = Limits::default();
+        MergedLimits {
+            connections: self.limit(
+                |limits| limits.connections.as_ref(),
+                |count| count.get(),
+                default.connections,
+            ),
+            connections_per_source: self.limit(
+                |limits| limits.connections_per_source.as_ref(),
+                |count| count.get(),
+                default.connections_per_source,
+            ),
+            write_timeout: self.limit(
+                |limits| limits.write_timeout.as_ref(),
+                |Timeout(duration)| *duration,
+                default.write_timeout,
+            ),
+            linger_timeout: self.limit(
+                |limits| limits.linger_timeout.as_ref(),
+                |Timeout(duration)| *duration,
+                default.linger_timeout,
+            ),
+            linger_bytes: self.limit(
+                |limits| limits.linger_bytes.as_ref(),
+                |count| count.get(),
+                default.linger_bytes,
+            ),
+            drain_timeout: self.limit(
+                |limits| limits.drain_timeout.as_ref(),
+                |Timeout(duration)| *duration,
+                default.drain_timeout,
+            ),
+            idle_timeout: self.limit(
+                |limits| limits.idle_timeout.as_ref(),
+                |IdleTimeout(duration)| *duration,
+                default.idle_timeout,
+            ),
+        }
+    }
+
+    fn merge_greetings(&self) -> BTreeMap<&str, MergedGreeting<'_>> {
+        let mut merged: BTreeMap<&str, MergedGreeting<'_>> = BTreeMap::new();
+        for Layer { file, fragment } in &self.0 {
+            for (name, Table(table)) in &fragment.greeting.0 {
+                let greeting = merged.entry(name.get_ref()).or_default();
+                let message = message(file, table.message.as_ref(), table.message_file.as_ref());
+                let line_ending = table.line_ending.as_ref();
+                greeting.message = message.or(greeting.message.take());
+                greeting.line_ending = line_ending
+                    .map(|located| Setting::new(file, located, word))
+                    .or(greeting.line_ending.take());
+            }
+        }
+        merged
+    }
+
+    fn message(&self, mode: Mode) -> Setting<'_, Message<'_>> {
+        let highest = self.0.iter().rev().find_map(|Layer { file, fragment }| {
+            message(
+                file,
+                fragment.message.as_ref(),
+                fragment.message_file.as_ref(),
+            )
+        });
+        highest.unwrap_or(Setting {
+            value: Message::Text(mode.default_message()),
+            origin: Origin::Default,
+        })
+    }
+
+    /// The value of a key of `[limits]`; see [`Layers::get`].
+    fn limit<'a, T: 'a, V>(
+        &'a self,
+        key: impl Fn(&'a LimitsFragment) -> Option<&'a Located<T>>,
+        value: impl Fn(&'a T) -> V,
+        default: V,
+    ) -> Setting<'a, V> {
+        self.get(|fragment| key(&fragment.limits.0), value, default)
+    }
+
+    /// The value of a key in the highest file that sets it.
+    fn get<'a, T: 'a, V>(
+        &'a self,
+        key: impl Fn(&'a Fragment) -> Option<&'a Located<T>>,
+        value: impl Fn(&'a T) -> V,
+        default: V,
+    ) -> Setting<'a, V> {
+        for layer in self.0.iter().rev() {
+            if let Some(located) = key(&layer.fragment) {
+                return Setting::new(&layer.file, located, value);
+            }
+        }
+        Setting {
+            value: default,
+            origin: Origin::Default,
+        }
+    }
+}
+
+/// The value of a [`Word`].
+fn word<T: Copy>(word: &Word<T>) -> T {
+    word.0
+}
+
+/// The text of a greeting in one table. At most one of the two keys is set.
+fn message<'a>(
+    file: &'a SettingsFile,
+    text: Option<&'a Located<MessageText>>,
+    path: Option<&'a Located<MessagePath>>,
+) -> Option<Setting<'a, Message<'a>>> {
+    if let Some(text) = text {
+        return Some(Setting::new(file, text, |text| Message::Text(&text.0)));
+    }
+    let path = path?;
+    Some(Setting::new(file, path, |path| {
+        Message::File(&path.0, file)
+    }))
+}
+
+impl<'a, V> Setting<'a, V> {
+    fn new<T>(
+        file: &'a SettingsFile,
+        located: &'a Located<T>,
+        value: impl FnOnce(&'a T) -> V,
+    ) -> Self {
+        Self {
+            value: value(located.get_ref()),
+            origin: Origin::File(file, located.span()),
+        }
+    }
+}
+
+impl Origin<'_> {
+    /// An error about the value.
+    pub fn error(&self, message: &str) -> Error {
+        match self {
+            Self::Default => Error::settings(Path::new("default"), None, message),
+            Self::File(file, span) => file.error_at(span, message),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The sockets to serve: passed by systemd, on stdin, or bound for `--listen`.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::error::Error;
+use crate::mode::Mode;
+use crate::socket::{self, ListenAddr, ListenSocket, Socket};
+use crate::sys;
+use crate::systemd::activation::ListenFd;
+
+/// The sockets that the server gets.
+#[derive(Debug)]
+pub enum ServerSockets {
+    /// Mode accept: at least one listening socket.
+    Listening(Vec<ListenSocket>),
+    /// The modes accepted and inet: the one connection of this process.
+    Accepted {
+        /// The connected socket.
+        socket: Socket,
+        /// Its name, which selects the greeting.
+        name: String,
+        /// Whether it was passed as a descriptor or as stdin.
+        mode: Mode,
+    },
+}
+
+impl ServerSockets {
+    /// The mode that the sockets were passed in.
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Listening(_) => Mode::Accept,
+            Self::Accepted { mode, .. } => *mode,
+        }
+    }
+
+    /// Classifies the sockets of `LISTEN_FDS`; without any, takes the one on stdin.
+    ///
+    /// # Errors
+    /// [`Error::Activation`] if there is none, [`Error::SocketMismatch`] if the
+    /// combination matches no mode.
+    pub fn classify(fds: Vec<ListenFd>) -> Result<Self, Error> {
+        let total = fds.len();
+        let connected = fds.iter().filter(|passed| !passed.is_listening).count();
+        match (connected, total) {
+            (_, 0) => Self::from_stdin(),
+            (0, _) => {
+                let sockets = fds
+                    .into_iter()
+                    .map(|passed| ListenSocket::new(passed.fd, passed.name))
+                    .collect::<io::Result<_>>()
+                    .map_err(|error| Error::io("make a socket non-blocking", error))?;
+                Ok(Self::Listening(sockets))
+            }
+            (1, 1) => {
+                let mut fds = fds;
+                let passed = fds.remove(0);
+                Ok(Self::Accepted {
+                    socket: Socket::from(passed.fd),
+                    name: passed.name,
+                    mode: Mode::Accepted,
+                })
+            }
+            _ => Err(Error::SocketMismatch(format!(
+                "{connected} of {total} sockets are connected; \
+                 pass one connected socket, or only listening sockets"
+            ))),
+        }
+    }
+
+    /// Binds the addresses of `--listen`. If one fails, those before it are released.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for the first address that cannot be bound.
+    pub fn bind(addresses: &[ListenAddr]) -> Result<Self, Error> {
+        let bind = |address: &ListenAddr| {
+            ListenSocket::bind(address)
+                .map_err(|error| Error::io(format!("listen on '{address}'"), error))
+        };
+        let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
+        Ok(Self::Listening(sockets))
+    }
+
+    fn from_stdin() -> Result<Self, Error> {
+        let stdin = io::stdin();
+        match socket::is_listening(stdin.as_fd()) {
+            Ok(false) => {
+                let fd = stdin
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map_err(|error| Error::io("use the socket on stdin", error))?;
+                // A socket without an address counts as a client once it is served.
+                sys::detach_output_from(stdin.as_fd());
+                Ok(Self::Accepted {
+                    socket: Socket::from(fd),
+                    name: Mode::Inet.socket_name().to_owned(),
+                    mode: Mode::Inet,
+                })
+            }
+            Ok(true) => Err(Error::SocketMismatch(format!(
+                "stdin is a listening socket; set {}, or remove StandardInput=socket from the service",
+                Mode::Inet.unit_setup()
+            ))),
+            Err(_) => Err(Error::Activation(
+                "no sockets passed by systemd; run 'systemctl restart greeter.socket', or try \
+                 'greeter --listen 127.0.0.1:4000'"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+/// Redirects stdout and stderr to /dev/null if they are a client's socket, so that
+/// nothing that is printed from now on reaches a client: neither the one on stdin
+/// (mode inet) nor one of `fds` (`StandardError=socket`).
+pub fn detach_client_from_stdio(fds: &[ListenFd]) {
+    let stdin = io::stdin();
+    if socket::is_client(stdin.as_fd()) {
+        sys::detach_output_from(stdin.as_fd());
+    }
+    for passed in fds {
+        sys::detach_output_from(passed.fd.as_fd());
+    }
+}

@@ -1,0 +1,61 @@
+//! System calls that std lacks, behind safe functions; wraps rustix.
+
+pub mod ffi;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::process::{Resource, getrlimit};
+use rustix::system::uname;
+
+/// The host name as uname(2) reports it: no lookup, no file.
+pub fn hostname() -> String {
+    uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Microseconds of `CLOCK_MONOTONIC`, which sd_notify(3) requires beside `RELOADING=1`.
+pub fn monotonic_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // The monotonic clock starts at boot and is never negative.
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000
+}
+
+/// The maximum number of open descriptors of this process (`RLIMIT_NOFILE`, getrlimit(2)).
+pub fn descriptor_limit() -> usize {
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        None => usize::MAX,
+    }
+}
+
+/// Redirects stdout and stderr to /dev/null if they are the same socket as
+/// `client`, so that no output reaches the client.
+pub fn detach_output_from(client: BorrowedFd<'_>) {
+    let Ok(null) = File::options().write(true).open("/dev/null") else {
+        return;
+    };
+    let Some(client) = socket_identity(client) else {
+        return;
+    };
+    // Errors are ignored: there is no output left to report them on.
+    if socket_identity(io::stderr().as_fd()) == Some(client) {
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+    if socket_identity(io::stdout().as_fd()) == Some(client) {
+        let _ = rustix::stdio::dup2_stdout(&null);
+    }
+}
+
+/// Device and inode of a socket, which no other socket has; `None` for anything
+/// else. Terminals and files do not count: without systemd, stdin and stderr are
+/// one terminal and must stay so.
+fn socket_identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let file = File::from(fd.try_clone_to_owned().ok()?);
+    let metadata = file.metadata().ok()?;
+    metadata
+        .file_type()
+        .is_socket()
+        .then(|| (metadata.dev(), metadata.ino()))
+}
