@@ -1,4 +1,4 @@
-//! One client: what it sends, what it read, and how that ended.
+//! One client: what it has sent and received, and its outcome.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
@@ -6,128 +6,135 @@ use std::time::Instant;
 use rustix::io::Errno;
 use socket2::Socket;
 
-/// How one client's visit ended.
+/// How the connection of a client ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Every byte as expected, then a clean end.
+    /// Every expected byte, then EOF.
     Greeted,
-    /// A clean end without a single byte.
+    /// EOF without a byte.
     Empty,
-    /// A clean end before the last byte.
+    /// EOF before the last byte.
     Short,
     /// Other bytes than expected, or more.
     Mismatched,
-    /// A reset with the whole greeting already read.
+    /// A reset after the whole greeting was received.
     ResetAfter,
-    /// A reset that took the greeting, or part of it, away.
+    /// A reset before the whole greeting was received.
     ResetBefore,
     Refused,
-    /// Not at its end when its time was over.
+    /// No EOF within the client's timeout.
     Timeout,
-    /// Anything else that the kernel reported.
+    /// Any other error.
     Failed(io::Error),
 }
 
-/// A client whose connection exists or is about to.
+/// A client that is connected or connecting.
 #[derive(Debug)]
 pub struct Client {
     pub socket: Socket,
+    /// The index of its target in the plan.
     pub target: usize,
-    pub started: Instant,
-    /// When the last byte of the greeting had been read.
-    pub last_byte: Option<Instant>,
-    said: usize,
-    read: usize,
-    differs: bool,
-    reset: bool,
+    /// When it called connect(2) first.
+    pub started_at: Instant,
+    /// When it received the last byte of the greeting.
+    pub last_byte_at: Option<Instant>,
+    sent: usize,
+    received: usize,
+    is_mismatched: bool,
+    is_reset: bool,
 }
 
 impl Client {
     #[must_use]
-    pub fn new(socket: Socket, target: usize, started: Instant) -> Self {
+    pub fn new(socket: Socket, target: usize, started_at: Instant) -> Self {
         Client {
             socket,
             target,
-            started,
-            last_byte: None,
-            said: 0,
-            read: 0,
-            differs: false,
-            reset: false,
+            started_at,
+            last_byte_at: None,
+            sent: 0,
+            received: 0,
+            is_mismatched: false,
+            is_reset: false,
         }
     }
 
-    /// Sends on; true once all of it is on its way, or never will be.
-    pub fn talk(&mut self, speech: &[u8]) -> bool {
-        while self.said < speech.len() && !self.reset {
-            match (&self.socket).write(&speech[self.said..]) {
-                Ok(n) => self.said += n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                // This error is reported once: what was read before a reset
-                // can still be read, and looks like a clean end afterwards.
-                Err(e) if is_reset(&e) => self.reset = true,
-                // Not connected yet, or no room; any other error comes again
-                // with the next read.
+    /// Sends more of `request`; returns true once all of it is sent, or a reset
+    /// makes that impossible.
+    pub fn send(&mut self, request: &[u8]) -> bool {
+        while self.sent < request.len() && !self.is_reset {
+            match (&self.socket).write(&request[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // The kernel reports this error only once: data that was received
+                // before the reset can still be read, and is followed by EOF.
+                Err(error) if is_reset(&error) => self.is_reset = true,
+                // Not connected yet, or the send buffer is full. The next read
+                // reports any other error again.
                 Err(_) => return false,
             }
         }
         true
     }
 
-    /// Reads what there is; `None` as long as more may come.
-    pub fn listen(&mut self, buffer: &mut [u8], expected: Option<&[u8]>) -> Option<Outcome> {
+    /// Receives what is available; `None` if the connection is still open.
+    pub fn receive(&mut self, buffer: &mut [u8], expected: Option<&[u8]>) -> Option<Outcome> {
         loop {
             match (&self.socket).read(buffer) {
-                Ok(0) if self.reset => return Some(self.cut_off(expected)),
-                Ok(0) => return Some(self.ended(expected)),
-                Ok(n) => self.compare(&buffer[..n], expected),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if is_reset(&e) => return Some(self.cut_off(expected)),
-                Err(e) => {
-                    return Some(match e.kind() {
+                Ok(0) if self.is_reset => return Some(self.outcome_at_reset(expected)),
+                Ok(0) => return Some(self.outcome_at_eof(expected)),
+                Ok(count) => self.record(&buffer[..count], expected),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_reset(&error) => return Some(self.outcome_at_reset(expected)),
+                Err(error) => {
+                    return Some(match error.kind() {
                         ErrorKind::ConnectionRefused => Outcome::Refused,
                         ErrorKind::TimedOut => Outcome::Timeout,
-                        _ => Outcome::Failed(e),
+                        _ => Outcome::Failed(error),
                     });
                 }
             }
         }
     }
 
-    /// Whether the kernel ever finished connecting.
+    /// Whether the connection is established.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.socket.peer_addr().is_ok()
     }
 
-    fn compare(&mut self, bytes: &[u8], expected: Option<&[u8]>) {
+    fn record(&mut self, bytes: &[u8], expected: Option<&[u8]>) {
         if let Some(expected) = expected {
-            let rest = expected.get(self.read..).unwrap_or_default();
-            self.differs |= !rest.starts_with(bytes);
+            let rest = expected.get(self.received..).unwrap_or_default();
+            self.is_mismatched |= !rest.starts_with(bytes);
         }
-        self.read += bytes.len();
-        self.last_byte = Some(Instant::now());
+        self.received += bytes.len();
+        self.last_byte_at = Some(Instant::now());
     }
 
-    fn is_whole(&self, expected: Option<&[u8]>) -> bool {
-        !self.differs && expected.map_or(self.read > 0, |e| self.read == e.len())
+    fn is_complete(&self, expected: Option<&[u8]>) -> bool {
+        !self.is_mismatched
+            && match expected {
+                Some(expected) => self.received == expected.len(),
+                None => self.received > 0,
+            }
     }
 
-    fn ended(&self, expected: Option<&[u8]>) -> Outcome {
-        if self.is_whole(expected) {
+    fn outcome_at_eof(&self, expected: Option<&[u8]>) -> Outcome {
+        if self.is_complete(expected) {
             Outcome::Greeted
-        } else if self.read == 0 {
+        } else if self.received == 0 {
             Outcome::Empty
-        } else if self.differs {
+        } else if self.is_mismatched {
             Outcome::Mismatched
         } else {
             Outcome::Short
         }
     }
 
-    fn cut_off(&self, expected: Option<&[u8]>) -> Outcome {
-        if self.is_whole(expected) {
+    fn outcome_at_reset(&self, expected: Option<&[u8]>) -> Outcome {
+        if self.is_complete(expected) {
             Outcome::ResetAfter
         } else {
             Outcome::ResetBefore
@@ -135,10 +142,10 @@ impl Client {
     }
 }
 
-/// Linux says EPIPE instead of ECONNRESET where the peer's end came first.
+/// Linux reports EPIPE instead of ECONNRESET if the peer's FIN came before the reset.
 fn is_reset(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     [Errno::CONNRESET, Errno::PIPE]
         .iter()
-        .any(|e| errno == Some(e.raw_os_error()))
+        .any(|reset| errno == Some(reset.raw_os_error()))
 }

@@ -1,10 +1,10 @@
-//! What `greeter-load` and `greeter-bench` share: clients, many at once, that
-//! read to the end of the stream and compare every byte; and, for the latter,
-//! the servers and what they cost.
+//! Shared by `greeter-load` and `greeter-bench`: many concurrent clients that read
+//! until EOF and compare every byte; and for the latter the servers and their CPU and
+//! memory use.
 
 pub mod client;
 pub mod load;
-pub mod peer;
 pub mod report;
+pub mod server;
 pub mod target;
 pub mod usage;

@@ -1,4 +1,4 @@
-//! Many clients at once, from one thread.
+//! Runs many concurrent clients in one thread.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -16,85 +16,86 @@ use crate::client::{Client, Outcome};
 use crate::report::Report;
 use crate::target::Target;
 
-/// How often clients whose time is over are looked for.
-const SWEEP: Duration = Duration::from_millis(50);
-/// How long after a refusal, or a full queue, a client tries again.
-const RETRY: Duration = Duration::from_millis(5);
+/// How often expired clients are closed.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a client waits before it retries a failed connect(2).
+const RETRY_DELAY: Duration = Duration::from_millis(5);
 
-/// What is to be done to the server.
+/// The load to generate.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Visited in turn.
+    /// Used in turn.
     pub targets: Vec<Target>,
-    /// How many clients in all; `None`: as many as fit into `lasting`.
+    /// Number of clients in total; `None` is unlimited within `duration`.
     pub clients: Option<u64>,
-    pub at_once: usize,
+    /// Maximum number of concurrent clients.
+    pub concurrency: usize,
     /// What each client sends as soon as it is connected.
-    pub speech: Vec<u8>,
-    /// Connect, and then neither read nor close.
+    pub request: Vec<u8>,
+    /// Connect, then neither read nor close.
     pub hold: bool,
-    /// The greeting; `None`: anything but nothing.
+    /// The greeting; `None` accepts any that is not empty.
     pub expected: Option<Vec<u8>>,
-    /// Clients a second.
+    /// Maximum number of new clients per second.
     pub rate: Option<f64>,
-    /// No new clients, and no more holding, after this time.
-    pub lasting: Option<Duration>,
-    /// Time of one client, from its first attempt to its end.
+    /// After this time no new clients are started and none are held any longer.
+    pub duration: Option<Duration>,
+    /// Timeout of one client, from its first attempt to EOF.
     pub timeout: Duration,
     pub retry_refused: bool,
 }
 
-/// Runs the plan to its end, or until `stop` is set; `holding` is called once
-/// with the number of clients when a holding load has got hold of them all.
+/// Runs the plan until it is complete or `stop` is set. With `Plan::hold`, `on_held`
+/// is called once with the number of held clients, when all are connected.
 ///
 /// # Errors
 ///
-/// What keeps the load itself from running, such as too few descriptors; what
-/// befalls its clients is counted in the report.
-pub fn run(plan: &Plan, stop: &AtomicBool, holding: impl FnOnce(u64)) -> io::Result<Report> {
+/// The load cannot run, for example for lack of descriptors. Errors of single clients
+/// are counted in the report.
+pub fn run(plan: &Plan, stop: &AtomicBool, on_held: impl FnOnce(u64)) -> io::Result<Report> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
     let mut load = Load::new(plan);
-    let mut holding = Some(holding);
-    let mut next_sweep = load.begun + SWEEP;
+    let mut on_held = Some(on_held);
+    let mut next_expiry_check = load.started_at + EXPIRY_INTERVAL;
 
     loop {
-        let stopping = stop.load(Ordering::Relaxed) || load.is_time_over();
-        if !stopping {
-            load.start_all_due(&poll)?;
+        let is_stopping = stop.load(Ordering::Relaxed) || load.is_expired();
+        if !is_stopping {
+            load.start_due_clients(&poll)?;
         }
-        let all_started = stopping || load.all_started();
+        let all_started = is_stopping || load.all_started();
         if all_started && load.in_flight() == 0 {
-            if !plan.hold || stopping {
+            if !plan.hold || is_stopping {
                 break;
             }
-            if let Some(holding) = holding.take() {
-                holding(load.report.held);
+            if let Some(on_held) = on_held.take() {
+                on_held(load.report.held);
             }
         }
-        match poll.poll(&mut events, Some(load.patience())) {
-            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
+        match poll.poll(&mut events, Some(load.poll_timeout())) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         for event in &events {
-            load.step(&poll, event.token().0)?;
+            load.handle_event(&poll, event.token().0)?;
         }
-        if Instant::now() >= next_sweep {
-            load.expire();
-            next_sweep = Instant::now() + SWEEP;
+        if Instant::now() >= next_expiry_check {
+            load.close_expired();
+            next_expiry_check = Instant::now() + EXPIRY_INTERVAL;
         }
-        load.retry(&poll)?;
+        load.retry_due(&poll)?;
     }
-    let wall = load.last_end.unwrap_or_else(Instant::now) - load.begun;
-    load.report.finish(wall);
+    let end = load.last_outcome_at.unwrap_or_else(Instant::now);
+    load.report.finish(end - load.started_at);
     Ok(load.report)
 }
 
-/// Lets this process open as many descriptors as it may.
+/// Raises the limit of open descriptors to the hard limit.
 ///
 /// # Errors
 ///
-/// The kernel refuses, which it has no reason to.
+/// Those of setrlimit(2).
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
@@ -106,79 +107,86 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
 
 struct Load<'a> {
     plan: &'a Plan,
-    begun: Instant,
-    last_end: Option<Instant>,
+    started_at: Instant,
+    last_outcome_at: Option<Instant>,
     clients: Slab<Client>,
-    waiting: VecDeque<Waiting>,
+    retries: VecDeque<Retry>,
     held: Vec<Client>,
-    /// How many addresses of our own are out of ports.
-    sources_used_up: u16,
+    /// The number of source addresses that have no free port left.
+    exhausted_sources: u16,
     buffer: Vec<u8>,
     report: Report,
 }
 
-/// A client without a connection, and why it has none.
-struct Waiting {
+/// A client whose connect(2) failed and will be retried.
+struct Retry {
     target: usize,
-    started: Instant,
-    again: Instant,
-    reason: io::Error,
+    started_at: Instant,
+    retry_at: Instant,
+    cause: io::Error,
 }
 
 impl<'a> Load<'a> {
     fn new(plan: &'a Plan) -> Self {
         Load {
             plan,
-            begun: Instant::now(),
-            last_end: None,
+            started_at: Instant::now(),
+            last_outcome_at: None,
             clients: Slab::new(),
-            waiting: VecDeque::new(),
+            retries: VecDeque::new(),
             held: Vec::new(),
-            sources_used_up: 0,
+            exhausted_sources: 0,
             buffer: vec![0; 64 * 1024],
             report: Report::default(),
         }
     }
 
     fn in_flight(&self) -> usize {
-        self.clients.len() + self.waiting.len()
+        self.clients.len() + self.retries.len()
     }
 
     fn all_started(&self) -> bool {
-        self.plan.clients.is_some_and(|n| self.report.started >= n)
+        self.plan
+            .clients
+            .is_some_and(|clients| self.report.started >= clients)
     }
 
-    fn is_time_over(&self) -> bool {
-        self.plan.lasting.is_some_and(|l| self.begun.elapsed() >= l)
+    fn is_expired(&self) -> bool {
+        self.plan
+            .duration
+            .is_some_and(|duration| self.started_at.elapsed() >= duration)
     }
 
-    /// How many clients a second's rate allows up to now.
+    /// How many clients the rate allows until now.
     fn due(&self) -> u64 {
-        let all = self.plan.clients.unwrap_or(u64::MAX);
+        let total = self.plan.clients.unwrap_or(u64::MAX);
         let Some(rate) = self.plan.rate else {
-            return all;
+            return total;
         };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a positive count; more than u64 holds are cut to its maximum"
+            reason = "a positive count; the conversion saturates at the maximum of u64"
         )]
-        let due = (self.begun.elapsed().as_secs_f64() * rate) as u64 + 1;
-        due.min(all)
+        let due = (self.started_at.elapsed().as_secs_f64() * rate) as u64 + 1;
+        due.min(total)
     }
 
-    /// How long the loop may sleep when nothing happens.
-    fn patience(&self) -> Duration {
-        let now = Instant::now();
-        let retry = self.waiting.front().map_or(SWEEP, |w| w.again - now);
-        let rate = self.plan.rate.filter(|_| !self.all_started());
-        let next = rate.map_or(SWEEP, |r| Duration::from_secs_f64((1.0 / r).min(1.0)));
-        SWEEP.min(retry).min(next)
+    /// How long the loop may block.
+    fn poll_timeout(&self) -> Duration {
+        let mut timeout = EXPIRY_INTERVAL;
+        if let Some(retry) = self.retries.front() {
+            timeout = timeout.min(retry.retry_at - Instant::now());
+        }
+        if let (Some(rate), false) = (self.plan.rate, self.all_started()) {
+            timeout = timeout.min(Duration::from_secs_f64((1.0 / rate).min(1.0)));
+        }
+        timeout
     }
 
-    fn start_all_due(&mut self, poll: &Poll) -> io::Result<()> {
+    fn start_due_clients(&mut self, poll: &Poll) -> io::Result<()> {
         let due = self.due();
-        while self.report.started < due && self.in_flight() < self.plan.at_once {
+        while self.report.started < due && self.in_flight() < self.plan.concurrency {
             let target =
                 usize::try_from(self.report.started).unwrap_or(0) % self.plan.targets.len();
             self.report.started += 1;
@@ -187,17 +195,17 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn connect(&mut self, poll: &Poll, target: usize, started: Instant) -> io::Result<()> {
-        let to = &self.plan.targets[target];
-        let source = match self.sources_used_up {
+    fn connect(&mut self, poll: &Poll, target: usize, started_at: Instant) -> io::Result<()> {
+        let address = &self.plan.targets[target];
+        let source = match self.exhausted_sources {
             0 => None,
-            n => to.spare_source(n),
+            index => address.spare_source(index),
         };
-        match to.connect(source) {
+        match address.connect(source) {
             Ok(socket) => {
-                let mut client = Client::new(socket, target, started);
-                let done = client.talk(&self.plan.speech);
-                let interest = if done && !self.plan.hold {
+                let mut client = Client::new(socket, target, started_at);
+                let is_sent = client.send(&self.plan.request);
+                let interest = if is_sent && !self.plan.hold {
                     Interest::READABLE
                 } else {
                     Interest::READABLE | Interest::WRITABLE
@@ -208,136 +216,144 @@ impl<'a> Load<'a> {
                     .register(&mut SourceFd(&fd), token, interest)?;
                 Ok(())
             }
-            Err(e) if is_ours(&e) => Err(e),
-            Err(reason) => {
-                if is_out_of_ports(&reason) {
-                    self.sources_used_up = self.sources_used_up.wrapping_add(1);
+            Err(error) if is_local_shortage(&error) => Err(error),
+            Err(cause) => {
+                if is_out_of_ports(&cause) {
+                    self.exhausted_sources = self.exhausted_sources.wrapping_add(1);
                 }
-                self.wait_or_give_up(target, started, reason);
+                self.retry_or_fail(target, started_at, cause);
                 Ok(())
             }
         }
     }
 
-    /// Something happened to one client.
-    fn step(&mut self, poll: &Poll, key: usize) -> io::Result<()> {
-        // Its slot may be empty by now: a client's last event can come along
-        // with one that already ended it.
+    fn handle_event(&mut self, poll: &Poll, key: usize) -> io::Result<()> {
+        // The client may be gone: an earlier event of the same batch can have ended it.
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
-        client.talk(&self.plan.speech);
+        client.send(&self.plan.request);
         if self.plan.hold {
-            let error = client.socket.take_error()?;
-            if error.is_none() && !client.is_connected() {
-                return Ok(());
-            }
-            let client = self.clients.remove(key);
-            if let Some(reason) = error {
-                self.wait_or_give_up(client.target, client.started, reason);
-                return Ok(());
-            }
-            let fd = client.socket.as_raw_fd();
-            poll.registry().deregister(&mut SourceFd(&fd))?;
-            self.report.connected += 1;
-            self.report.held += 1;
-            self.held.push(client);
-            return Ok(());
+            return self.hold(poll, key);
         }
         let expected = self.plan.expected.as_deref();
-        if let Some(outcome) = client.listen(&mut self.buffer, expected) {
+        if let Some(outcome) = client.receive(&mut self.buffer, expected) {
             let client = self.clients.remove(key);
             if matches!(outcome, Outcome::Refused) {
-                let reason = ErrorKind::ConnectionRefused.into();
-                self.wait_or_give_up(client.target, client.started, reason);
+                let cause = ErrorKind::ConnectionRefused.into();
+                self.retry_or_fail(client.target, client.started_at, cause);
             } else {
-                self.end(&client, outcome);
+                self.record(&client, outcome);
             }
         }
         Ok(())
     }
 
-    fn end(&mut self, client: &Client, outcome: Outcome) {
-        self.last_end = Some(Instant::now());
+    /// Holds a client once it is connected.
+    fn hold(&mut self, poll: &Poll, key: usize) -> io::Result<()> {
+        let client = &self.clients[key];
+        let error = client.socket.take_error()?;
+        if error.is_none() && !client.is_connected() {
+            return Ok(());
+        }
+        let client = self.clients.remove(key);
+        if let Some(cause) = error {
+            self.retry_or_fail(client.target, client.started_at, cause);
+            return Ok(());
+        }
+        let fd = client.socket.as_raw_fd();
+        poll.registry().deregister(&mut SourceFd(&fd))?;
+        self.report.connected += 1;
+        self.report.held += 1;
+        self.held.push(client);
+        Ok(())
+    }
+
+    fn record(&mut self, client: &Client, outcome: Outcome) {
+        self.last_outcome_at = Some(Instant::now());
         self.report.count(client, outcome);
     }
 
-    /// A client without a connection tries again where that may help.
-    fn wait_or_give_up(&mut self, target: usize, started: Instant, reason: io::Error) {
-        let may_retry = if is_refusal(&reason) {
+    /// Schedules another connect(2) if it can succeed later; else counts a failure.
+    fn retry_or_fail(&mut self, target: usize, started_at: Instant, cause: io::Error) {
+        let can_retry = if is_refusal(&cause) {
             self.plan.retry_refused
         } else {
-            // No port of our own left, or a Unix socket's queue is full.
-            is_out_of_ports(&reason) || is(&reason, Errno::AGAIN)
+            // No free port at the source, or the backlog of a Unix socket is full.
+            is_out_of_ports(&cause) || is_errno(&cause, Errno::AGAIN)
         };
         let now = Instant::now();
-        if may_retry && now - started < self.plan.timeout {
+        if can_retry && now - started_at < self.plan.timeout {
             self.report.retried += 1;
-            self.waiting.push_back(Waiting {
+            self.retries.push_back(Retry {
                 target,
-                started,
-                again: now + RETRY,
-                reason,
+                started_at,
+                retry_at: now + RETRY_DELAY,
+                cause,
             });
         } else {
-            self.last_end = Some(now);
-            if is_refusal(&reason) {
+            self.last_outcome_at = Some(now);
+            if is_refusal(&cause) {
                 self.report.refused += 1;
             } else {
-                self.report.fail(&reason);
+                self.report.fail(&cause);
             }
         }
     }
 
-    fn retry(&mut self, poll: &Poll) -> io::Result<()> {
+    fn retry_due(&mut self, poll: &Poll) -> io::Result<()> {
         let now = Instant::now();
-        while self.waiting.front().is_some_and(|w| w.again <= now) {
-            let Some(waiting) = self.waiting.pop_front() else {
+        while self
+            .retries
+            .front()
+            .is_some_and(|retry| retry.retry_at <= now)
+        {
+            let Some(retry) = self.retries.pop_front() else {
                 break;
             };
-            if now - waiting.started < self.plan.timeout {
-                self.connect(poll, waiting.target, waiting.started)?;
+            if now - retry.started_at < self.plan.timeout {
+                self.connect(poll, retry.target, retry.started_at)?;
             } else {
-                self.wait_or_give_up(waiting.target, waiting.started, waiting.reason);
+                self.retry_or_fail(retry.target, retry.started_at, retry.cause);
             }
         }
         Ok(())
     }
 
-    fn expire(&mut self) {
+    fn close_expired(&mut self) {
         let now = Instant::now();
-        let late: Vec<usize> = self
+        let expired: Vec<usize> = self
             .clients
             .iter()
-            .filter(|(_, c)| now - c.started >= self.plan.timeout)
+            .filter(|(_, client)| now - client.started_at >= self.plan.timeout)
             .map(|(key, _)| key)
             .collect();
-        for key in late {
+        for key in expired {
             let client = self.clients.remove(key);
-            self.end(&client, Outcome::Timeout);
+            self.record(&client, Outcome::Timeout);
         }
     }
 }
 
-/// Nobody listens, or the path of a Unix socket is not there (yet).
+/// No socket listens on the address, or the path of a Unix socket does not exist (yet).
 fn is_refusal(error: &io::Error) -> bool {
-    is(error, Errno::CONNREFUSED)
-        || is(error, Errno::NOENT)
+    is_errno(error, Errno::CONNREFUSED)
+        || is_errno(error, Errno::NOENT)
         || error.kind() == ErrorKind::ConnectionRefused
 }
 
-/// Said by connect(2), or by bind(2) where we bind first.
+/// Reported by connect(2), or by bind(2) if a source address is bound first.
 fn is_out_of_ports(error: &io::Error) -> bool {
-    is(error, Errno::ADDRNOTAVAIL) || is(error, Errno::ADDRINUSE)
+    is_errno(error, Errno::ADDRNOTAVAIL) || is_errno(error, Errno::ADDRINUSE)
 }
 
-/// Our own limits are hit: no fault of the server, and no result.
-fn is_ours(error: &io::Error) -> bool {
+/// A limit of the load generator or its host, which is not a property of the server.
+fn is_local_shortage(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS]
         .iter()
-        .any(|e| is(error, *e))
+        .any(|errno| is_errno(error, *errno))
 }
 
-fn is(error: &io::Error, errno: Errno) -> bool {
+fn is_errno(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }

@@ -1,4 +1,4 @@
-//! Counts and latencies of one load, for people and for programs.
+//! Counts and latencies of one load, as text and as JSON.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Outcome};
 
-/// What became of all clients. The latencies are in microseconds, from the
-/// call of connect(2).
+/// The outcomes of all clients. Latencies are in microseconds since the client's
+/// first connect(2). The names of the fields are those in the JSON output.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Report {
     pub started: u64,
@@ -22,23 +22,24 @@ pub struct Report {
     pub refused: u64,
     pub timeout: u64,
     pub failed: u64,
-    /// Of `failed`, the first.
+    /// The first error that is counted in `failed`.
     pub first_failure: Option<String>,
-    /// Connections that were open and not read when a holding load ended.
+    /// Connections that were held open, with `Plan::hold`.
     pub held: u64,
-    /// Attempts that were made again: refused, or no room in the queue.
+    /// Connection attempts that were repeated: refused, no free port, or backlog full.
     pub retried: u64,
     pub wall_seconds: f64,
-    /// Whole ones, a reset after it or not; so are the latencies.
+    /// Complete greetings, including those followed by a reset; the latencies have
+    /// the same basis.
     pub greetings_per_second: f64,
-    /// To the end of the stream.
+    /// Until EOF.
     pub end: Latency,
-    /// To the last byte of the greeting.
+    /// Until the last byte of the greeting.
     pub last_byte: Latency,
     #[serde(skip)]
-    ends: Vec<u64>,
+    end_latencies: Vec<u64>,
     #[serde(skip)]
-    last_bytes: Vec<u64>,
+    last_byte_latencies: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
@@ -50,16 +51,18 @@ pub struct Latency {
 
 impl Report {
     pub fn count(&mut self, client: &Client, outcome: Outcome) {
-        let connected = match outcome {
+        let is_connected = match outcome {
             Outcome::Refused => false,
             Outcome::Timeout | Outcome::Failed(_) => client.is_connected(),
             _ => true,
         };
-        self.connected += u64::from(connected);
+        self.connected += u64::from(is_connected);
         if matches!(outcome, Outcome::Greeted | Outcome::ResetAfter) {
-            self.ends.push(micros(client.started.elapsed()));
-            let last = client.last_byte.map(|last| last - client.started);
-            self.last_bytes.push(micros(last.unwrap_or_default()));
+            self.end_latencies
+                .push(microseconds(client.started_at.elapsed()));
+            let last_byte = client.last_byte_at.map(|at| at - client.started_at);
+            self.last_byte_latencies
+                .push(microseconds(last_byte.unwrap_or_default()));
         }
         match outcome {
             Outcome::Greeted => self.greeted += 1,
@@ -74,22 +77,23 @@ impl Report {
         }
     }
 
-    /// Counts a client that got no connection at all.
+    /// Counts a client that failed with an error that has no count of its own.
     pub fn fail(&mut self, error: &std::io::Error) {
         self.failed += 1;
         self.first_failure.get_or_insert_with(|| error.to_string());
     }
 
+    /// Computes rate and latencies at the end of the load.
     pub fn finish(&mut self, wall: Duration) {
         self.wall_seconds = wall.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-        let whole = (self.greeted + self.reset_after) as f64;
-        self.greetings_per_second = whole / self.wall_seconds.max(1e-9);
-        self.end = Latency::of(&mut self.ends);
-        self.last_byte = Latency::of(&mut self.last_bytes);
+        let complete = (self.greeted + self.reset_after) as f64;
+        self.greetings_per_second = complete / self.wall_seconds.max(1e-9);
+        self.end = Latency::of(&mut self.end_latencies);
+        self.last_byte = Latency::of(&mut self.last_byte_latencies);
     }
 
-    /// Greetings that did not arrive whole, for whatever reason.
+    /// The number of clients that did not receive the whole greeting.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.started - self.greeted - self.reset_after - self.held
@@ -99,16 +103,18 @@ impl Report {
 impl Latency {
     fn of(values: &mut [u64]) -> Self {
         values.sort_unstable();
-        let at = |percent: usize| {
-            let last = values.len().saturating_sub(1);
-            values.get(last * percent / 100).copied().unwrap_or(0)
-        };
         Latency {
-            p50: at(50),
-            p99: at(99),
-            max: at(100),
+            p50: percentile(values, 50),
+            p99: percentile(values, 99),
+            max: percentile(values, 100),
         }
     }
+}
+
+/// A percentile of sorted values; 0 if there are none.
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(last * percent / 100).copied().unwrap_or(0)
 }
 
 impl fmt::Display for Report {
@@ -124,7 +130,7 @@ impl fmt::Display for Report {
             (self.short, "short"),
             (self.mismatched, "mismatched"),
             (self.reset_before, "reset before the end of the greeting"),
-            (self.reset_after, "reset after it"),
+            (self.reset_after, "reset after the greeting"),
             (self.refused, "refused"),
             (self.timeout, "timed out"),
             (self.failed, "failed"),
@@ -139,7 +145,7 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "; {:.2} s, {:.0} greetings/s; to the end p50 {} p99 {} max {} µs, to the last byte p50 {} p99 {} max {} µs",
+            "; {:.2} s, {:.0} greetings/s; until EOF p50 {} p99 {} max {} µs, until the last byte p50 {} p99 {} max {} µs",
             self.wall_seconds,
             self.greetings_per_second,
             self.end.p50,
@@ -152,6 +158,6 @@ impl fmt::Display for Report {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

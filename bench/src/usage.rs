@@ -1,15 +1,15 @@
-//! What a process costs, by the kernel's own books.
+//! CPU and memory use of a process, as reported in /proc.
 
 use std::fs;
 use std::io;
 
-/// CPU of all threads since their start.
+/// CPU time of all threads since their start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu {
-    /// To the nanosecond.
+    /// Exact.
     pub nanoseconds: u64,
-    /// In clock ticks: too coarse for one round, good enough for the shares of
-    /// user and system over all of them.
+    /// In clock ticks, which is too coarse for one round, but sufficient for the
+    /// shares of user and system time over all rounds.
     pub user_ticks: u64,
     pub system_ticks: u64,
 }
@@ -19,15 +19,15 @@ pub struct Cpu {
 pub struct Memory {
     pub rss: u64,
     pub pss: u64,
-    /// What no other process shares: text and libraries left out.
+    /// Pages that no other process shares, which excludes code and libraries.
     pub private: u64,
 }
 
-/// Reads what the process has used up to now.
+/// The CPU time that the process has used until now.
 ///
 /// # Errors
 ///
-/// The process is gone.
+/// The process has exited.
 pub fn cpu(pid: u32) -> io::Result<Cpu> {
     let mut cpu = Cpu::default();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -35,46 +35,47 @@ pub fn cpu(pid: u32) -> io::Result<Cpu> {
         cpu.nanoseconds += field(&schedstat, 0)?;
     }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in parentheses, may hold spaces.
+    // The name, in parentheses, may contain spaces.
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     cpu.user_ticks = field(after_name, 11)?;
     cpu.system_ticks = field(after_name, 12)?;
     Ok(cpu)
 }
 
-/// Reads what the process holds now.
+/// The memory that the process uses now.
 ///
 /// # Errors
 ///
-/// The process is gone or another user's.
+/// The process has exited, or belongs to another user.
 pub fn memory(pid: u32) -> io::Result<Memory> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let kib = |name: &str| {
-        rollup
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map_or(Ok(0), |rest| field(rest, 0))
-            .map(|kib| kib * 1024)
-    };
     Ok(Memory {
-        rss: kib("Rss:")?,
-        pss: kib("Pss:")?,
-        private: kib("Private_Clean:")? + kib("Private_Dirty:")?,
+        rss: size(&rollup, "Rss:")?,
+        pss: size(&rollup, "Pss:")?,
+        private: size(&rollup, "Private_Clean:")? + size(&rollup, "Private_Dirty:")?,
     })
 }
 
-/// How many descriptors the process has open.
+/// The number of open descriptors of the process.
 ///
 /// # Errors
 ///
-/// The process is gone or another user's.
+/// The process has exited, or belongs to another user.
 pub fn descriptors(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-fn field(text: &str, n: usize) -> io::Result<u64> {
+/// A size of smaps_rollup in bytes; 0 if it is not listed.
+fn size(rollup: &str, name: &str) -> io::Result<u64> {
+    match rollup.lines().find_map(|line| line.strip_prefix(name)) {
+        Some(kibibytes) => Ok(field(kibibytes, 0)? * 1024),
+        None => Ok(0),
+    }
+}
+
+fn field(text: &str, index: usize) -> io::Result<u64> {
     text.split_whitespace()
-        .nth(n)
+        .nth(index)
         .and_then(|word| word.parse().ok())
-        .ok_or_else(|| io::Error::other("/proc does not read as expected"))
+        .ok_or_else(|| io::Error::other("unexpected format of a file in /proc"))
 }

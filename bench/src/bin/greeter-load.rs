@@ -1,5 +1,5 @@
-//! `greeter-load`: clients by the thousand, each read to its end and compared
-//! byte for byte.
+//! `greeter-load`: generates load with many clients, each of which reads until EOF
+//! and compares every byte.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,54 +12,54 @@ use greeter_bench::load::{self, Plan};
 use greeter_bench::report::Report;
 use greeter_bench::target::Target;
 
-/// Connects to ADDR, reads each connection to its end, and says what came.
+/// Connects to ADDR, reads each connection until EOF, and reports the outcomes.
 ///
-/// Exits with 0 where every client was greeted exactly (with --hold: was
-/// connected), with 1 where one was not, with 2 where the load could not run.
+/// Exits with 0 if every client received exactly the greeting (with --hold: was
+/// connected), with 1 if one did not, with 2 if the load could not run.
 #[derive(Parser)]
 #[command(version)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 struct Arguments {
-    /// IP:PORT, [v6]:PORT or /unix/path; several are visited in turn
+    /// IP:PORT, [IPV6]:PORT or /path; several are used in turn
     #[arg(required = true, value_name = "ADDR")]
     targets: Vec<Target>,
-    /// How many clients in all [default: 1, or no end with --for]
+    /// Number of clients in total [default: 1, or unlimited with --for]
     #[arg(long, value_name = "N")]
     clients: Option<u64>,
-    /// How many of them at once
-    #[arg(long, value_name = "C", default_value_t = 64)]
+    /// Maximum number of concurrent clients
+    #[arg(long, value_name = "N", default_value_t = 64)]
     at_once: usize,
-    /// Each client sends so many bytes before it reads
+    /// Send this number of bytes on each connection before reading
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     talk: usize,
-    /// Connect, never read, never close, until SIGTERM or the end of --for
+    /// Connect, then neither read nor close until SIGTERM or the end of --for
     #[arg(long)]
     hold: bool,
-    /// The greeting; \n \r \t \0 \\ and \xHH are understood, nothing is added
+    /// The expected greeting; escapes are \n \r \t \0 \\ and \xHH, nothing is added
     #[arg(long, value_name = "TEXT", value_parser = unescape)]
     expect: Option<Text>,
-    /// A file that holds the greeting
-    #[arg(long, value_name = "F", conflicts_with = "expect")]
+    /// A file that contains the expected greeting
+    #[arg(long, value_name = "FILE", conflicts_with = "expect")]
     expect_file: Option<PathBuf>,
-    /// Start at most so many clients a second
-    #[arg(long, value_name = "R", value_parser = positive)]
+    /// Maximum number of new clients per second
+    #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
-    /// Start clients for so long (SIGTERM ends it early)
+    /// Start clients for this time (SIGTERM ends it early)
     #[arg(long = "for", value_name = "SECONDS", value_parser = seconds)]
-    lasting: Option<Duration>,
-    /// The time that one client has
+    duration: Option<Duration>,
+    /// Timeout of each client
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     timeout: Duration,
-    /// Who is refused tries again until its time is over
+    /// Retry refused connections until the client's timeout
     #[arg(long)]
     retry_refused: bool,
-    /// A clean end without a byte is no failure
+    /// EOF without a byte is not a failure
     #[arg(long)]
     allow_empty: bool,
-    /// A reset is no failure
+    /// A reset is not a failure
     #[arg(long)]
     allow_reset: bool,
-    /// Report as one line of JSON
+    /// Print the report as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -70,7 +70,7 @@ struct Text(Vec<u8>);
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
-        Ok(report) if is_good(&report, &arguments) => ExitCode::SUCCESS,
+        Ok(report) if is_success(&report, &arguments) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("greeter-load: {error}");
@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<Report, Box<dyn std::error::Error>> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let plan = plan(arguments)?;
-    let report = load::run(&plan, &stop, |n| println!("holding {n}"))?;
+    let report = load::run(&plan, &stop, |count| println!("holding {count}"))?;
     if arguments.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -99,16 +99,18 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
     let expected = match (&arguments.expect, &arguments.expect_file) {
         (Some(Text(text)), _) => Some(text.clone()),
         (None, Some(path)) => Some(
-            std::fs::read(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))?,
+            std::fs::read(path)
+                .map_err(|error| format!("cannot read '{}': {error}", path.display()))?,
         ),
         (None, None) => None,
     };
-    let unlimited = arguments.lasting.is_some() && !arguments.hold;
+    let is_unlimited = arguments.duration.is_some() && !arguments.hold;
+    let default_clients = if is_unlimited { None } else { Some(1) };
     Ok(Plan {
         targets: arguments.targets.clone(),
-        clients: arguments.clients.or((!unlimited).then_some(1)),
-        at_once: arguments.at_once.max(1),
-        speech: b"GET / HTTP/1.0\r\n\r\n"
+        clients: arguments.clients.or(default_clients),
+        concurrency: arguments.at_once.max(1),
+        request: b"GET / HTTP/1.0\r\n\r\n"
             .iter()
             .copied()
             .cycle()
@@ -117,32 +119,32 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         hold: arguments.hold,
         expected,
         rate: arguments.rate,
-        lasting: arguments.lasting,
+        duration: arguments.duration,
         timeout: arguments.timeout,
         retry_refused: arguments.retry_refused,
     })
 }
 
-fn is_good(report: &Report, arguments: &Arguments) -> bool {
-    let mut good = report.greeted + report.held;
+fn is_success(report: &Report, arguments: &Arguments) -> bool {
+    let mut successful = report.greeted + report.held;
     if arguments.allow_empty {
-        good += report.empty;
+        successful += report.empty;
     }
     if arguments.allow_reset {
-        good += report.reset_before + report.reset_after;
+        successful += report.reset_before + report.reset_after;
     }
-    good == report.started && good > 0
+    successful == report.started && successful > 0
 }
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
-        _ => Err("not a positive number".to_owned()),
+        _ => Err("expected a positive number".to_owned()),
     }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(positive(text)?).map_err(|e| e.to_string())
+    Duration::try_from_secs_f64(positive(text)?).map_err(|error| error.to_string())
 }
 
 fn unescape(text: &str) -> Result<Text, String> {
@@ -159,17 +161,17 @@ fn unescape(text: &str) -> Result<Text, String> {
             Some(b't') => b'\t',
             Some(b'0') => 0,
             Some(b'\\') => b'\\',
-            Some(b'x') => hex(rest.next()).zip(hex(rest.next())).map_or_else(
-                || Err("\\x wants two hexadecimal digits".to_owned()),
-                |(high, low)| Ok(high * 16 + low),
-            )?,
-            _ => return Err("unknown escape: \\n \\r \\t \\0 \\\\ \\xHH are known".to_owned()),
+            Some(b'x') => match (hex_digit(rest.next()), hex_digit(rest.next())) {
+                (Some(high), Some(low)) => high * 16 + low,
+                _ => return Err("expected two hexadecimal digits after \\x".to_owned()),
+            },
+            _ => return Err("unknown escape; expected \\n \\r \\t \\0 \\\\ or \\xHH".to_owned()),
         });
     }
     Ok(Text(bytes))
 }
 
-fn hex(digit: Option<u8>) -> Option<u8> {
+fn hex_digit(digit: Option<u8>) -> Option<u8> {
     let value = char::from(digit?).to_digit(16)?;
     u8::try_from(value).ok()
 }

@@ -1,45 +1,50 @@
-//! `greeter-bench`: greeter beside its peers, in alternating rounds of one run.
+//! `greeter-bench`: measures greeter beside other servers, in alternating rounds of
+//! one run.
 //!
-//! `bench/run` starts it in namespaces of its own, where the ports are free,
-//! nobody else's traffic counts, and nothing outlives it.
+//! `bench/run` starts it in new namespaces: its ports are free, there is no other
+//! traffic, and every process ends with it.
 
-mod held;
-mod loss;
-mod rounds;
+mod cpu;
+mod memory;
+mod packet_loss;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use clap::Parser;
-use greeter_bench::load::raise_descriptor_limit;
-use greeter_bench::peer::Programs;
+use greeter_bench::load::{Plan, raise_descriptor_limit};
+use greeter_bench::server::{GREETING, Programs, ServerKind};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Measures greeter beside nginx and C.
+/// Measures greeter beside nginx and C programs.
 ///
-/// Without --cpu, --memory and --loss it does all three. Exits with 1 where
-/// greeter lost or reset a greeting.
+/// Without --cpu, --memory and --loss it measures all three. Exits with 1 if greeter
+/// lost or reset a greeting.
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 struct Arguments {
-    /// CPU per greeting, throughput, latency
+    /// CPU per greeting, throughput and latency
     #[arg(long)]
     cpu: bool,
-    /// Memory, idle and with clients that never read and never close
+    /// Memory, idle and with clients that neither read nor close
     #[arg(long)]
     memory: bool,
-    /// What is lost where one packet in ten is
+    /// Lost greetings if one packet in ten is lost
     #[arg(long)]
     loss: bool,
-    /// Fewer of everything: figures for a first look
+    /// Fewer rounds and clients, for a first impression
     #[arg(long)]
     quick: bool,
+    /// Rounds of the CPU measurement
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Clients a round
+    /// Clients per round
     #[arg(long, value_name = "N")]
     clients: Option<u64>,
+    /// Concurrent clients
     #[arg(long, value_name = "N", default_value_t = 64)]
     at_once: usize,
     #[arg(long, hide = true)]
@@ -70,7 +75,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs what was asked for and counts what greeter lost or reset.
+/// Runs the selected measurements; returns the number of greetings that greeter lost
+/// or reset.
 fn run(arguments: Arguments) -> Result<u64, Box<dyn Error>> {
     raise_descriptor_limit()?;
     let all = !(arguments.cpu || arguments.memory || arguments.loss);
@@ -86,57 +92,71 @@ fn run(arguments: Arguments) -> Result<u64, Box<dyn Error>> {
     println!(
         "greeter logs to {}.",
         if programs.journal {
-            "a real journald, as in production"
+            "journald, as in production"
         } else {
-            "a file: there is no journald to start here"
+            "a file, as journald cannot be started"
         }
     );
     let mut lost = 0;
     if all || arguments.cpu {
-        let size = rounds::Size {
+        let size = cpu::Size {
             rounds: arguments.rounds.unwrap_or(if quick { 3 } else { 9 }),
             clients: arguments
                 .clients
                 .unwrap_or(if quick { 5_000 } else { 20_000 }),
-            at_once: arguments.at_once,
+            concurrency: arguments.at_once,
         };
-        lost += rounds::run(&programs, &size)?;
+        lost += cpu::run(&programs, &size)?;
     }
     if all || arguments.memory {
-        held::run(&programs, if quick { &[1_000] } else { &[1_000, 10_000] })?;
+        memory::run(&programs, if quick { &[1_000] } else { &[1_000, 10_000] })?;
     }
     if all || arguments.loss {
-        lost += loss::run(&programs, if quick { 500 } else { 2_000 })?;
+        lost += packet_loss::run(&programs, if quick { 500 } else { 2_000 })?;
     }
     Ok(lost)
 }
 
-/// Moves this thread, and what it starts from now on, to the first CPU for
-/// servers or the last for clients, so that neither gets in the other's way.
-fn pin(cpus: &CpuSet, server: bool) -> Result<(), rustix::io::Errno> {
-    let mut usable = (0..CpuSet::MAX_CPU).filter(|cpu| cpus.is_set(*cpu));
-    let chosen = if server {
-        usable.next()
-    } else {
-        usable.next_back()
-    };
-    let mut set = CpuSet::new();
-    set.set(chosen.unwrap_or(0));
-    sched_setaffinity(None, &set)
+/// Silent clients that expect the greeting of a server, without a limit on their number.
+fn base_plan(kind: ServerKind) -> Result<Plan, String> {
+    Ok(Plan {
+        targets: vec![format!("127.0.0.1:{}", kind.port()).parse()?],
+        clients: None,
+        concurrency: 64,
+        request: Vec::new(),
+        hold: false,
+        expected: Some(GREETING.as_bytes().to_vec()),
+        rate: None,
+        duration: None,
+        timeout: Duration::from_secs(30),
+        retry_refused: false,
+    })
 }
 
-/// Does something, such as starting a server, pinned to the servers' CPU, and
-/// stays on the clients' from then on.
-fn on_server_cpu<T>(what: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
-    static ALL: std::sync::OnceLock<CpuSet> = std::sync::OnceLock::new();
-    let cpus = if let Some(cpus) = ALL.get() {
-        cpus
-    } else {
-        let cpus = sched_getaffinity(None)?;
-        ALL.get_or_init(|| cpus)
+/// Performs an action, such as starting a server, on the CPU for servers, which is the
+/// first one. Afterwards this thread stays on the CPU for clients, the last one, so
+/// that servers and clients do not compete.
+fn on_server_cpu<T>(action: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    static USABLE: OnceLock<CpuSet> = OnceLock::new();
+    let usable = match USABLE.get() {
+        Some(usable) => usable,
+        None => {
+            let usable = sched_getaffinity(None)?;
+            USABLE.get_or_init(|| usable)
+        }
     };
-    pin(cpus, true)?;
-    let result = what();
-    pin(cpus, false)?;
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| usable.is_set(*cpu));
+    let server_cpu = cpus.next().unwrap_or(0);
+    let client_cpu = cpus.next_back().unwrap_or(server_cpu);
+    pin(server_cpu)?;
+    let result = action();
+    pin(client_cpu)?;
     result
+}
+
+/// Restricts this thread, and the processes that it starts from now on, to one CPU.
+fn pin(cpu: usize) -> std::io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }

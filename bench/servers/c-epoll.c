@@ -1,9 +1,9 @@
-/* The physical limit: the least code that greets many clients at once and
- * closes correctly. Every connection is in epoll until its client's end; there
- * are no time-outs, no limits, no log, and all errors of a client just end it.
+/* A lower bound of the cost: the least code that greets many concurrent clients and
+ * closes correctly. Every connection is in epoll until its client closes; there
+ * are no timeouts, no limits and no log, and an error closes the connection.
  *
- * With "merge" the greeting waits in the kernel for the shutdown right behind
- * it, so that one packet carries both.
+ * With "merge" the greeting waits in the kernel for the shutdown that follows, so
+ * that one packet contains both.
  *
  * usage: c-epoll PORT GREETING [merge] */
 #define _GNU_SOURCE
@@ -53,13 +53,12 @@ int main(int argc, char **argv)
             int fd = events[i].data.fd;
 
             if (fd != listener) {
-                /* Nobody reads what a client says: MSG_TRUNC drops it
-                 * without a copy. */
-                ssize_t got;
+                /* Input is not used: MSG_TRUNC discards it without a copy. */
+                ssize_t received;
                 do
-                    got = recv(fd, NULL, 1 << 20, MSG_TRUNC);
-                while (got > 0);
-                if (got == 0 || events[i].events & (EPOLLERR | EPOLLHUP))
+                    received = recv(fd, NULL, 1 << 20, MSG_TRUNC);
+                while (received > 0);
+                if (received == 0 || events[i].events & (EPOLLERR | EPOLLHUP))
                     close(fd);
                 continue;
             }

@@ -1,5 +1,5 @@
-/* For context only: what greeting costs when nobody cares whether it arrives.
- * The close right after the send resets every client that spoke first.
+/* For context only: the cost of a greeting whose delivery is not ensured. The close
+ * directly after the send resets every client that has sent data first.
  *
  * usage: c-close PORT GREETING */
 #define _GNU_SOURCE
