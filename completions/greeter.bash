@@ -14,7 +14,7 @@ _greeter() {
 		return
 		;;
 	--listen)
-		# Addresses are for the user to know; a path can be helped with.
+		# Only paths of Unix sockets are completed, not IP addresses.
 		if [[ $current == /* ]]; then
 			compopt -o filenames
 			mapfile -t COMPREPLY < <(compgen -f -- "$current")
@@ -31,7 +31,7 @@ _greeter() {
 	mapfile -t COMPREPLY < <(compgen -W '--config --listen --check --show-config --preview --help --version' -- "$current")
 }
 
-# The settings that the units ship with, and those that somebody has added.
+# Names of the settings: those of the packaged units, and any that were added.
 _greeter_settings() {
 	local file
 	for file in /etc/greeter/*.toml /run/greeter/*.toml /usr/lib/greeter/*.toml; do
@@ -41,8 +41,8 @@ _greeter_settings() {
 	done
 }
 
-# The names of sockets that have a greeting of their own, under the settings that
-# the command line names.
+# Names of the sockets for which the settings of the command line have a
+# [greeting.NAME] table.
 _greeter_sockets() {
 	local at settings=greeter
 	for ((at = 1; at < ${#COMP_WORDS[@]} - 1; at++)); do
