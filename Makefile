@@ -1,22 +1,21 @@
-# greeter's one entry point: builds, installs, packages and tests it.
+# Builds, installs, packages and tests greeter. `make help` lists the targets.
 #
-# `make help` lists the targets. The list of installed files is in `install`
-# and nowhere else: debian/rules and rpm/greeter.spec call it, so that no two
-# packages can differ. It has no build step inside, so that `sudo make install`
-# compiles nothing as root.
+# `install` contains the only list of installed files: debian/rules and
+# rpm/greeter.spec call it, so that all packages have the same files. It does not
+# build anything, so that `sudo make install` compiles nothing as root.
 
-# Where things go, by the names that the GNU coding standards give them. Each is
-# derived from the ones above it, so that `make install prefix=/usr` is enough.
+# Installation directories, named as in the GNU coding standards. Each is derived
+# from the ones above it, so that `make install prefix=/usr` is sufficient.
 prefix = /usr/local
 exec_prefix = $(prefix)
 bindir = $(exec_prefix)/bin
-# Not under $(prefix): /etc/greeter is where the program looks.
+# Not under $(prefix): the program reads /etc/greeter.
 sysconfdir = /etc
 datarootdir = $(prefix)/share
 datadir = $(datarootdir)
 mandir = $(datarootdir)/man
 docdir = $(datarootdir)/doc/greeter
-# Not $(libdir): systemd reads lib, never lib64, under /usr and /usr/local alike.
+# Not $(libdir): systemd reads lib, never lib64, in /usr and /usr/local.
 systemddir = $(prefix)/lib/systemd
 systemdsystemunitdir = $(systemddir)/system
 systemduserunitdir = $(systemddir)/user
@@ -24,7 +23,7 @@ systemdsystempresetdir = $(systemddir)/system-preset
 systemduserpresetdir = $(systemddir)/user-preset
 catalogdir = $(systemddir)/catalog
 sysusersdir = $(prefix)/lib/sysusers.d
-# What a service that greets one client sees as "/".
+# The root directory of the per-connection services.
 rootdir = $(prefix)/lib/greeter/root
 bashcompletiondir = $(datadir)/bash-completion/completions
 zshcompletiondir = $(datadir)/zsh/site-functions
@@ -37,7 +36,7 @@ CARGO = cargo
 SCDOC = scdoc
 DESTDIR =
 
-# The program that `install` takes; a package that builds elsewhere names its own.
+# The program to install; a package that builds it elsewhere sets this.
 PROGRAM = target/release/greeter
 
 units = greeter.socket greeter.service \
@@ -48,30 +47,30 @@ settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
 examples = $(wildcard systemd/examples/*)
-# The places in $(rootdir) that something is mounted on. systemd would make what
-# is missing, but /usr may be read-only.
-places = dev etc/greeter home proc root run sys tmp usr var/tmp
+# Mount points in $(rootdir). systemd would create missing ones, but /usr can be
+# read-only.
+mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
 .PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz sanitize audit clean help
 
-all: build man ## the program and its manual (the default)
+all: build man ## build the program and the manual pages (the default)
 
 build: ## compile target/release/greeter
 	$(CARGO) build --release --locked
 
-man: $(manuals:%=target/man/%) ## the manual pages, in target/man
+man: $(manuals:%=target/man/%) ## generate the manual pages in target/man
 
-# In two steps: of a pipe make would see only whether awk failed.
+# Two steps, because the exit status of a pipe is that of awk only.
 target/man/%: man/%.scd man/tidy.awk
 	@mkdir -p $(@D)
 	$(SCDOC) <$< >$@.raw
 	awk -f man/tidy.awk $@.raw >$@
 	@rm -f $@.raw
 
-install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
+install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(sysconfdir)
 	@test -e $(PROGRAM) || { echo >&2 "make install: '$(PROGRAM)' is missing; run 'make' first"; exit 1; }
 	@for page in $(manuals); do test -e target/man/$$page || \
 		{ echo >&2 "make install: 'target/man/$$page' is missing; run 'make man' first"; exit 1; }; done
@@ -83,15 +82,15 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 		$(DESTDIR)$(sysusersdir) $(DESTDIR)$(catalogdir) \
 		$(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) $(DESTDIR)$(fishcompletiondir)
 	$(INSTALL_PROGRAM) $(PROGRAM) $(DESTDIR)$(bindir)/greeter
-	$(INSTALL) -d $(places:%=$(DESTDIR)$(rootdir)/%)
+	$(INSTALL) -d $(mountpoints:%=$(DESTDIR)$(rootdir)/%)
 	ln -sfn usr/lib $(DESTDIR)$(rootdir)/lib
 	ln -sfn usr/lib64 $(DESTDIR)$(rootdir)/lib64
-	@# Settings that are there already may have been edited.
+	@# Existing settings may have been edited: keep them.
 	set -e; for name in $(settings); do \
 		test -e $(DESTDIR)$(sysconfdir)/greeter/$$name || \
 			$(INSTALL_DATA) etc/$$name $(DESTDIR)$(sysconfdir)/greeter/; \
 	done
-	@# The units name the program by its full path, which only we know.
+	@# The units contain the full path of the program, which only this Makefile knows.
 	set -e; for unit in $(systemunits:%=system/%) $(units:%=user/%); do \
 		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
 		to=$(DESTDIR)$$to/$${unit#*/}; \
@@ -112,7 +111,7 @@ install: ## copy what `make` made into $(DESTDIR)$(prefix) and the rest
 	$(INSTALL_DATA) $(documents) $(DESTDIR)$(docdir)/
 	$(INSTALL_DATA) $(examples) $(DESTDIR)$(docdir)/examples/
 
-uninstall: ## remove what `make install` with the same variables put there
+uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \
 		$(systemunits:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
 		$(units:%=$(DESTDIR)$(systemduserunitdir)/%) \
@@ -127,23 +126,23 @@ uninstall: ## remove what `make install` with the same variables put there
 		$(DESTDIR)$(zshcompletiondir)/_greeter \
 		$(DESTDIR)$(fishcompletiondir)/greeter.fish
 	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(rootdir)
-	@# Settings that somebody edited are theirs.
+	@# Keep edited settings.
 	@for name in $(settings); do \
 		if cmp -s etc/$$name $(DESTDIR)$(sysconfdir)/greeter/$$name; then \
 			rm -f $(DESTDIR)$(sysconfdir)/greeter/$$name; \
 		elif test -e $(DESTDIR)$(sysconfdir)/greeter/$$name; then \
-			echo "keeping $(DESTDIR)$(sysconfdir)/greeter/$$name, which was edited"; \
+			echo "keeping $(DESTDIR)$(sysconfdir)/greeter/$$name, because it was edited"; \
 		fi; \
 	done
 	-rmdir $(DESTDIR)$(sysconfdir)/greeter 2>/dev/null
 
-test: man ## the unit and integration tests
+test: man ## run the unit and integration tests
 	$(CARGO) test --locked
 
-check: ## every test there is, the package's in a booted Debian too
+check: ## run all tests, including those of the packages in booted containers
 	tools/check
 
-soak: ## the tests under load and faults in full size: about an hour
+soak: ## run the load and fault tests at full size (about one hour)
 	tools/install-deps deb container
 	tools/build-deb
 	tests/container/test-modes.sh soak
@@ -151,39 +150,39 @@ soak: ## the tests under load and faults in full size: about an hour
 	tests/container/test-faults.sh soak
 	tests/container/test-instances.sh soak
 
-deb: ## the Debian packages, in dist/, built offline in a clean Debian 13
+deb: ## build the Debian packages in dist/, offline in a clean Debian 13
 	tools/install-deps deb
 	tools/build-deb
 
-rpm: ## the source and binary RPM, in dist/, built offline in a clean Debian 13
+rpm: ## build the source and binary RPMs in dist/, offline in a clean Debian 13
 	tools/install-deps rpm
 	tools/build-rpm
 
-load: ## target/tools/greeter-load, the load generator, linked statically
+load: ## build the load generator target/tools/greeter-load, statically linked
 	bench/build target/tools
 
-bench: ## measure CPU, memory and losses beside nginx and C
+bench: ## compare CPU, memory and lost connections with nginx and C programs
 	bench/run
 
-fuzz: ## ten million hostile inputs for each fuzz target
+fuzz: ## run each fuzz target with ten million inputs
 	tools/install-deps rust fuzz
 	fuzz/run runs=10000000
 
-sanitize: ## the tests that hand sockets over, under AddressSanitizer
+sanitize: ## run the socket tests under AddressSanitizer
 	tools/install-deps rust
 	tools/sanitize
 
-audit: ## known vulnerabilities, licences and sources of the dependencies
+audit: ## check the dependencies: known vulnerabilities, licences, sources
 	tools/install-deps rust
 	tools/audit
 
-demo: ## build the package and show it at work in a booted Debian
+demo: ## build the Debian package and demonstrate it in a booted container
 	tools/install-deps deb container
 	tools/build-deb
 	tests/container/demo.sh
 
-clean: ## remove what was built, the Debian trees included
+clean: ## remove everything that was built, including the Debian images
 	tools/clean
 
-help: ## this list
+help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20

@@ -1,99 +1,91 @@
-# shellcheck shell=bash disable=SC2154 # machine, group and machines are of lib.sh
-# A load that goes on while something befalls the service, and the kernel's
-# books of what it costs. For the scripts that read this file after lib.sh.
+# shellcheck shell=bash disable=SC2154 # container, containers and cgroup are of lib.sh
+# Generates load in the background while the service is restarted, reloaded or upgraded,
+# and reads the CPU time that services use. Scripts source this file after lib.sh.
 
-# Short by default; `make soak` says "soak", and takes the full sizes.
+# The sizes are small by default; `make soak` passes "soak" for the full sizes.
 soak=${1-}
-[[ -z $soak || $soak == soak ]] || fail "the only argument there is, is 'soak'"
+[[ -z $soak || $soak == soak ]] || fail "unknown argument '$soak'; the only argument is 'soak'"
 
-# so_many SHORT FULL: the size for this run.
-so_many() {
+# size SMALL FULL: prints the size for this run.
+size() {
 	if [[ -n $soak ]]; then echo "$2"; else echo "$1"; fi
 }
 
-# A figure for whoever reads the run.
-figure() {
+# Prints a measurement below the current check.
+note() {
 	printf '          %s\n' "$*"
 }
 
-# Begins a load in the machine, of greeter-load with these arguments. What it
-# reports, a line of JSON, is in "$machine/NAME" when it ends.
-#     load_begin NAME ARGUMENT...
-declare -A loads=()
-load_begin() {
+# start_load NAME ARGUMENT...: starts greeter-load with these arguments in the
+# container. Its report, a line of JSON, is in "$container/NAME" when it ends.
+declare -A load_pids=()
+start_load() {
 	local name=$1
 	shift
-	rm -f "$machine/root/root/$name.pid"
-	# Its own number first, as a signal must reach it and not nsenter.
+	rm -f "$container/root/root/$name.pid"
+	# It writes its own process ID first: signals must go to it, not to nsenter.
 	run sh -c 'echo $$ >"/root/$0.pid" && exec greeter-load "$@" --json' "$name" "$@" \
-		>"$machine/$name" 2>&1 &
-	loads[$name]=$!
-	expect_within 10 test -s "$machine/root/root/$name.pid"
+		>"$container/$name" 2>&1 &
+	load_pids[$name]=$!
+	expect_within 10 test -s "$container/root/root/$name.pid"
 }
 
-# Begins clients that connect and then neither read nor leave, and waits until
-# there are so many.
-#     hold_begin NAME COUNT ADDRESS...
-hold_begin() {
+# hold_connections NAME COUNT ADDRESS...: starts clients that connect and then neither
+# read nor close, and waits until there are COUNT of them.
+hold_connections() {
 	local name=$1 count=$2
 	shift 2
-	load_begin "$name" "$@" --clients "$count" --at-once 128 --hold --for 600 --timeout 120
-	expect_within 120 grep -q "^holding $count\$" "$machine/$name"
+	start_load "$name" "$@" --clients "$count" --at-once 128 --hold --for 600 --timeout 120
+	expect_within 120 grep -q "^holding $count\$" "$container/$name"
 }
 
-# Lets no new clients come, and waits until those that are there have ended. The
-# load's status is in "$load_status": 0 where every one was greeted.
-load_end() {
-	run kill -TERM "$(cat "$machine/root/root/$1.pid")"
-	load_wait "$1"
+# Starts no further clients, and waits until the open connections have ended. The exit
+# status of the load is in "$load_status": 0 if every client was greeted.
+stop_load() {
+	run kill -TERM "$(cat "$container/root/root/$1.pid")"
+	wait_for_load "$1"
 }
 
-# The same of a load that ends by itself.
-load_wait() {
+# Waits for a load that ends without a signal, as above.
+wait_for_load() {
 	load_status=0
-	wait "${loads[$1]}" || load_status=$?
-	rm "$machine/root/root/$1.pid"
-	grep -q '^{' "$machine/$1" || fail "the load '$1' reports nothing: $(cat "$machine/$1")"
+	wait "${load_pids[$1]}" || load_status=$?
+	rm "$container/root/root/$1.pid"
+	grep -q '^{' "$container/$1" || fail "the load '$1' has no report: $(cat "$container/$1")"
 }
 
-# The number that a load's report has under a name.
-reported() {
+# load_value NAME KEY: prints a number of a load's report.
+load_value() {
 	local value
-	value=$(sed -n 's/^{.*"'"$2"'":\([0-9.]*\).*/\1/p' "$machine/$1")
-	[[ -n $value ]] || fail "the load '$1' reports no '$2': $(cat "$machine/$1")"
+	value=$(sed -n 's/^{.*"'"$2"'":\([0-9.]*\).*/\1/p' "$container/$1")
+	[[ -n $value ]] || fail "the report of the load '$1' has no '$2': $(cat "$container/$1")"
 	echo "${value%.*}"
 }
 
-# All that a load says, where not every one of its clients was greeted.
+# load_latency NAME KEY: prints p50 or max of the microseconds until EOF.
+load_latency() {
+	sed 's/.*"end":{[^}]*"'"$2"'":\([0-9]*\).*/\1/' "$container/$1"
+}
+
+# Every client of the load was greeted.
 expect_none_lost() {
-	[[ $load_status = 0 ]] || fail "the load '$1' lost clients: $(cat "$machine/$1")"
-	figure "$(reported "$1" greeted) clients, $(reported "$1" greetings_per_second) a second, 0 lost;" \
-		"p50 $(($(sed 's/.*"end":{"p50":\([0-9]*\).*/\1/' "$machine/$1") / 1000)) ms," \
-		"max $(($(sed 's/.*"end":{[^}]*"max":\([0-9]*\).*/\1/' "$machine/$1") / 1000)) ms"
+	[[ $load_status = 0 ]] || fail "the load '$1' lost connections: $(cat "$container/$1")"
+	note "$(load_value "$1" greeted) clients, $(load_value "$1" greetings_per_second) per second, 0 lost;" \
+		"p50 $(($(load_latency "$1" p50) / 1000)) ms, max $(($(load_latency "$1" max) / 1000)) ms"
 }
 
-# The microseconds of CPU that a unit of the machine has used, by its control group.
-cpu_of() {
-	sed -n 's/^usage_usec //p' "$group/machine$machines/payload/system.slice/$1/cpu.stat"
+# The microseconds of CPU that a unit of the container has used, from its control group.
+unit_cpu_usec() {
+	sed -n 's/^usage_usec //p' "$cgroup/container$containers/payload/system.slice/$1/cpu.stat"
 }
 
-# The same of the machine's systemd and of all that it has started and that is
-# over: the kernel adds the children's when they are waited for.
-cpu_of_systemd() {
+# The microseconds of CPU that the container's systemd and its terminated children have
+# used: the kernel adds those of a child when its parent waits for it.
+systemd_cpu_usec() {
 	local own fields
 	read -r own _ < <(run cat /proc/1/schedstat)
 	fields=$(run cat /proc/1/stat)
-	# The name, in parentheses, may hold spaces; utime is the 12th after it.
+	# The name, in parentheses, can contain spaces; utime is the 12th field after it.
 	read -r -a fields <<<"${fields##*) }"
 	echo $((own / 1000 + (fields[13] + fields[14]) * 10000))
-}
-
-# Where the journal ends now.
-cursor() {
-	run journalctl --sync
-	run journalctl --quiet --no-pager --lines=0 --show-cursor | sed -n 's/^-- cursor: //p'
-}
-
-property() {
-	run systemctl show --value --property="$1" "$2"
 }

@@ -1,15 +1,15 @@
 #!/bin/bash
-# The RPM's life, by dnf from a repository, on a Debian that stand-ins make look
-# like an RPM distribution: installing enables nothing, an upgrade under load
-# loses no client, erasing stops everything and keeps edited settings.
-tree=dnf packages="createrepo-c dnf rpm"
+# Installation, upgrade and removal of the RPM with dnf, from a repository, on a Debian
+# with stub packages of an RPM distribution: the installation enables nothing, an upgrade
+# under load loses no connection, the removal stops everything and keeps edited settings.
+image=dnf packages="createrepo-c dnf rpm"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh"
 
 sockets="greeter.socket greeter-accepted.socket greeter-inet.socket"
 
 rpm=("$repository"/dist/greeter-[0-9]*."$(uname -m)".rpm)
-[[ -e ${rpm[0]} ]] || fail "there is no RPM in dist/: run 'make rpm' first"
+[[ -e ${rpm[0]} ]] || fail "there is no RPM in dist/; run 'make rpm' first"
 [[ ${#rpm[@]} = 1 ]] || fail "there is more than one RPM in dist/: ${rpm[*]}"
 
 boot
@@ -19,33 +19,38 @@ copy_in "${rpm[0]}" /root/repository
 copy_in "$(package)" /root/deb
 write /etc/yum.repos.d/local.repo <<-'INI'
 	[local]
-	name=What the test made
+	name=RPMs of this test
 	baseurl=file:///root/repository
 	gpgcheck=0
 	metadata_expire=0
 INI
 
-# Builds an RPM of what is there already: nothing is compiled and nothing stripped.
-build() {
+# Builds an RPM from existing files, without compiling or stripping anything.
+build_rpm() {
 	run rpmbuild -bb --nodeps --define "_rpmdir /root/repository" --define "_sourcedir /root/rpm" \
 		--define "debug_package %{nil}" --define "__os_install_post %{nil}" \
-		"$@" >"$machine/rpmbuild.log" 2>&1 || fail "rpmbuild $* failed: $(cat "$machine/rpmbuild.log")"
+		"$@" >"$container/rpmbuild.log" 2>&1 || fail "rpmbuild $* failed: $(cat "$container/rpmbuild.log")"
 }
-offer() { run createrepo_c --quiet /root/repository; }
-dnf() { run dnf --assumeyes --releasever=13 "$@" >"$machine/dnf.log" 2>&1 || fail "dnf $* failed: $(cat "$machine/dnf.log")"; }
-# The listening sockets themselves, by their numbers in the kernel.
-listening() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
+update_repository() {
+	run createrepo_c --quiet /root/repository
+}
+dnf() {
+	run dnf --assumeyes --releasever=13 "$@" >"$container/dnf.log" 2>&1 ||
+		fail "dnf $* failed: $(cat "$container/dnf.log")"
+}
+# The listening sockets, with their inode numbers.
+listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
 
-build /root/rpm/stand-ins.spec
-offer
+build_rpm /root/rpm/stub-packages.spec
+update_repository
 dnf install debian systemd
 
-check "dnf installs it from a repository, offline"
+check "dnf installs the package from a repository, offline"
 dnf install greeter
 expect_match '^greeter-[0-9.]+-1\.' run rpm --query greeter
 expect "greeter $(run rpm --query --queryformat '%{VERSION}' greeter)" run greeter --version
 
-check "nothing is enabled, nothing runs, nothing is open"
+check "nothing is enabled, running or listening after the installation"
 for unit in $sockets greeter.service; do
 	expect_status 1 run systemctl is-enabled "$unit"
 	[[ $output == disabled ]] || fail "$unit is '$output', not disabled"
@@ -54,13 +59,13 @@ done
 expect "" run ss --no-header --listening --tcp
 expect_nothing_failed
 
-check "rpm finds every file as it was packaged"
+check "rpm --verify: the installed files match the package"
 expect "" run rpm --verify greeter
 
-check "the user 'greeter' is there, and cannot log in"
+check "the user 'greeter' exists and cannot log in"
 expect_match "^greeter:[^:]*:[0-9]+:[0-9]+:[^:]*:/:(/usr)?/sbin/nologin$" run getent passwd greeter
 
-check "its scripts are the text of the macros, and nothing else"
+check "the scriptlets contain the expanded macros, and nothing else"
 script() { run rpm --query --queryformat "%{$1}" greeter | sed '/^$/d'; }
 macros() { printf '%s\n' "$@" | run xargs -d '\n' -I{} rpm --load=/root/rpm/macros.systemd --eval '{}' | sed '/^$/d'; }
 expect "$(macros "%systemd_post $sockets greeter.service" "%systemd_user_post $sockets greeter.service")" script POSTIN
@@ -68,68 +73,68 @@ expect "$(macros "%systemd_preun $sockets greeter.service" "%systemd_user_preun 
 expect "$(macros "%systemd_postun_with_restart greeter.service" "%systemd_user_postun_with_restart greeter.service")" script POSTUN
 expect "3 /bin/sh" run sh -c 'rpm --query --scripts greeter | grep -o "using .*)" | sort | uniq -c | sed "s/ *\([0-9]*\) using \(.*\))/\1 \2/"'
 
-check "the files and their modes are those of the Debian package"
-# Each has its own names for licences, changes and the folder of zsh, and Debian
-# compresses documents.
+check "the files and their modes are the same as in the Debian package"
+# The packages differ in the names of licence files, changelog and zsh directory, and
+# Debian compresses documents.
 run sh -euc '
 	cd /root/deb
-	dpkg-deb --extract ./*.deb tree
-	find tree ! -type d -printf "%m /%P\n" |
+	dpkg-deb --extract ./*.deb root
+	find root ! -type d -printf "%m /%P\n" |
 		sed -E "s|/zsh/vendor-completions/|/zsh/site-functions/|; s|(/doc/.*)\.gz$|\1|; s|/changelog$|/CHANGELOG.md|" |
-		grep -vE "/usr/share/(doc/greeter/(copyright|changelog.Debian)|lintian/.*)$"' | sort >"$machine/deb-files"
+		grep -vE "/usr/share/(doc/greeter/(copyright|changelog.Debian)|lintian/.*)$"' | sort >"$container/deb-files"
 run sh -euc '
 	rpm --query --queryformat "[%{FILEMODES:octal} %{FILENAMES}\n]" greeter |
-		sed -nE "s/^(100|120)//p" | grep -vE "/usr/share/licenses/|/usr/lib/.build-id/"' | sort >"$machine/rpm-files"
-expect "" diff "$machine/deb-files" "$machine/rpm-files"
-[[ $(wc -l <"$machine/rpm-files") -gt 30 ]] || fail "only these files: $(cat "$machine/rpm-files")"
+		sed -nE "s/^(100|120)//p" | grep -vE "/usr/share/licenses/|/usr/lib/.build-id/"' | sort >"$container/rpm-files"
+expect "" diff "$container/deb-files" "$container/rpm-files"
+[[ $(wc -l <"$container/rpm-files") -gt 30 ]] || fail "only these files: $(cat "$container/rpm-files")"
 
-check "its licence names every choice of every crate that is linked in"
-# One choice a line, its alternatives in the order of the alphabet.
-alternatives() {
-	while read -r choice; do
-		sed 's| OR |\n|g; s|/|\n|g' <<<"$choice" | sort | paste -sd'|'
+check "the License field contains the licence of every linked crate"
+# One licence per line; the alternatives of a licence are sorted.
+normalize_licences() {
+	while read -r licence; do
+		sed 's| OR |\n|g; s|/|\n|g' <<<"$licence" | sort | paste -sd'|'
 	done | sort -u
 }
-run rpm --query --queryformat '%{LICENSE}\n' greeter | sed 's/ AND /\n/g; s/[()]//g' | alternatives >"$machine/said"
+run rpm --query --queryformat '%{LICENSE}\n' greeter | sed 's/ AND /\n/g; s/[()]//g' | normalize_licences >"$container/declared"
 run sh -c "sed -n '/^\$/q; s/.*: //p' /usr/share/licenses/greeter*/LICENSE.dependencies" |
-	sed 's/ AND /\n/g; s/[()]//g' | alternatives >"$machine/linked"
-expect_match '^Apache-2.0\|MIT$' cat "$machine/linked"
-expect "" diff "$machine/linked" "$machine/said"
+	sed 's/ AND /\n/g; s/[()]//g' | normalize_licences >"$container/linked"
+expect_match '^Apache-2.0\|MIT$' cat "$container/linked"
+expect "" diff "$container/linked" "$container/declared"
 
-# The next release: the same files, but for two defaults that were changed. The
-# spec file is the real one, with the building left out.
+# The next release: the same files with two changed defaults. The spec file is the real
+# one without the build.
 run sh -euc '
 	cd /root/rpm
-	mkdir tree
-	cat /root/repository/greeter-[0-9]*.rpm | rpm2archive - | tar -xz -C tree
+	mkdir root
+	cat /root/repository/greeter-[0-9]*.rpm | rpm2archive - | tar -xz -C root
 	mkdir licenses
-	mv tree/usr/share/licenses/*/* licenses/
-	rm -r tree/usr/share/licenses tree/usr/lib/.build-id
+	mv root/usr/share/licenses/*/* licenses/
+	rm -r root/usr/share/licenses root/usr/lib/.build-id
 	for name in greeter greeter-accepted; do
-		echo "# the next release" >>tree/etc/greeter/$name.toml
+		echo "# the next release" >>root/etc/greeter/$name.toml
 	done
 	awk '\''
 		/^Release:/ { $2 = 2 }
 		/^%(prep|build|check)$/ { drop = 1 }
 		/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
-		/^%install$/ { print "%install\ncp -a /root/rpm/tree/. %{buildroot}"; drop = 1 }
+		/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}"; drop = 1 }
 		/^%(if|pre|post|preun|postun|files)( |$)/ { drop = 0 }
 		!drop { print }
 	'\'' greeter.spec >next.spec'
-build --load=/root/rpm/macros.systemd /root/rpm/next.spec
-offer
+build_rpm --load=/root/rpm/macros.systemd /root/rpm/next.spec
+update_repository
 
-check "an upgrade of a service that waits for its first client does not start it"
-# shellcheck disable=SC2086 # one word a unit
+check "an upgrade before the first connection does not start the service"
+# shellcheck disable=SC2086 # one word per unit
 run systemctl enable --quiet --now $sockets
-before=$(listening)
+before=$(listening_sockets)
 expect 6 grep -c . <<<"$before"
 dnf upgrade greeter
 expect_match '^greeter-[0-9.]+-2\.' run rpm --query greeter
-expect "$before" listening
+expect "$before" listening_sockets
 expect_status 3 run systemctl is-active greeter.service
 dnf downgrade greeter
-expect "$before" listening
+expect "$before" listening_sockets
 expect_status 3 run systemctl is-active greeter.service
 
 check "the three modes greet"
@@ -139,27 +144,27 @@ expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
 expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
 expect_nothing_failed
 
-check "an upgrade under load and with a held client keeps the sockets, restarts the service, loses none"
+check "an upgrade under load keeps the sockets, restarts the service, loses no connection"
 pid=$(property MainPID greeter.service)
-echo '# edited' >>"$machine/root/etc/greeter/greeter.toml"
-echo '# edited' >>"$machine/root/etc/greeter/greeter-inet.toml"
-# Talks before it reads, and takes its time: an old process's client.
+echo '# edited' >>"$container/root/etc/greeter/greeter.toml"
+echo '# edited' >>"$container/root/etc/greeter/greeter-inet.toml"
+# A client that stays connected to the old process: it closes its side after a second.
 run sh -c '{ sleep 1; } | socat -t 10 - TCP:127.0.0.1:4000 >/root/held' &
-held=$!
-# For as long as the upgrade takes, and some seconds more.
-load_begin load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
-load_begin instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
+held_pid=$!
+# The load continues for some seconds after the upgrade.
+start_load load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
+start_load instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
 sleep 0.5
 dnf upgrade greeter
 sleep 4
 for load in load instances; do
-	load_end "$load"
+	stop_load "$load"
 	expect_none_lost "$load"
 done
-wait "$held" || fail "the held client ended with status $?"
-expect $'This is a test\n' cat "$machine/root/root/held"
+wait "$held_pid" || fail "the client of the old process exited with $?"
+expect $'This is a test\n' cat "$container/root/root/held"
 expect_match '^greeter-[0-9.]+-2\.' run rpm --query greeter
-expect "$before" listening
+expect "$before" listening_sockets
 expect active run systemctl is-active greeter.service
 [[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
 for unit in $sockets; do
@@ -167,26 +172,26 @@ for unit in $sockets; do
 done
 expect_nothing_failed
 
-check "an upgrade keeps edited settings, and lays a changed default beside them"
-settings() { run sh -c 'cd /etc/greeter && grep -H "^# \(edited\|the next release\)" * | sort'; }
+check "an upgrade keeps edited settings, and writes changed defaults to .rpmnew"
+edited_settings() { run sh -c 'cd /etc/greeter && grep -H "^# \(edited\|the next release\)" * | sort'; }
 expect "greeter-accepted.toml:# the next release
 greeter-inet.toml:# edited
 greeter.toml.rpmnew:# the next release
-greeter.toml:# edited" settings
+greeter.toml:# edited" edited_settings
 expect_status 1 run rpm --verify greeter
 expect "  c /etc/greeter/greeter-inet.toml
   c /etc/greeter/greeter.toml" sed 's/^S\.5....[.T]\.//' <<<"$output"
 
-check "erasing it stops sockets, service and instances"
-run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$machine/hold.log" 2>&1 &
-expect_within 10 grep -q 'holding 2' "$machine/hold.log"
+check "the removal stops sockets, service and instances"
+run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
+expect_within 10 grep -q 'holding 2' "$container/hold.log"
 dnf remove greeter
 expect "" run ss --no-header --listening --tcp
 expect "" run systemctl list-units --plain --no-legend --all 'greeter*'
 expect_status 1 run pgrep --exact greeter
 expect_nothing_failed
 
-check "erasing it leaves edited settings, saved, and no other file"
+check "the removal leaves only edited settings, as .rpmsave"
 expect "/etc/greeter
 /etc/greeter/greeter-inet.toml.rpmsave
 /etc/greeter/greeter.toml.rpmnew

@@ -1,16 +1,16 @@
 #!/bin/bash
-# The sandbox of the units as it is in force, seen from inside a process that
-# serves: what it may read and write, what network it has, which system calls it
-# makes. And that the journal holds no word of a client's.
+# The sandbox of the services, tested in the namespaces of running processes: which files
+# they can read and write, which network they have, which system calls they make. And
+# that input from clients is not logged.
 . "$(dirname "$0")/lib.sh"
 
 boot
 install_greeter
 run useradd --create-home alice
-# In the machine, as its /tmp is a file system of its own.
-run sh -c 'for folder in /home/alice /root /tmp; do echo secret >$folder/secret; done'
+# Run in the container, because its /tmp is a separate file system.
+run sh -c 'for directory in /home/alice /root /tmp; do echo secret >$directory/secret; done'
 
-# An instance ends with its client: this one holds the connection open.
+# An instance exits with its connection: these connections stay open.
 for mode in accepted inet; do
 	write "/etc/greeter/greeter-$mode.toml.d/hold.toml" <<-END
 		[limits]
@@ -18,32 +18,32 @@ for mode in accepted inet; do
 	END
 done
 run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
-held=()
+load_pids=()
 for port in 4000 4001 4002; do
 	run greeter-load "127.0.0.1:$port" --clients 1 --at-once 1 --hold --for 60 >/dev/null &
-	held+=($!)
+	load_pids+=($!)
 done
-three() { [[ $(run pgrep --count --exact greeter) == 3 ]]; }
-expect_within 20 three
-mapfile -t served < <(run pgrep --exact greeter)
+three_processes() { [[ $(run pgrep --count --exact greeter) == 3 ]]; }
+expect_within 20 three_processes
+mapfile -t pids < <(run pgrep --exact greeter)
 
-# in_sandbox NAMESPACES COMMAND...: a command of root's in the namespaces of each
-# process, so that what stops it is what the namespaces lack, not whose it is.
+# in_sandbox NAMESPACE COMMAND...: runs a command as root in a namespace of each process,
+# so that the namespace restricts it, not the permissions of the user.
 in_sandbox() {
 	local pid
-	for pid in "${served[@]}"; do run nsenter --target "$pid" "$1" -- "${@:2}" 2>&1; done
+	for pid in "${pids[@]}"; do run nsenter --target "$pid" "$1" -- "${@:2}" 2>&1; done
 }
 
 user=$(run id --user greeter)
 
-check "home folders, /root, /tmp of others and devices are out of sight"
+check "/home, /root, the /tmp of others and devices are not visible"
 for hidden in /home/alice/secret /root/secret /tmp/secret; do
 	expect_match "$hidden" run ls "$hidden"
 	expect "" in_sandbox --mount sh -c "cat $hidden 2>/dev/null; true"
 done
 expect "" in_sandbox --mount sh -c 'ls /dev/kmsg /dev/mem /dev/sda /dev/vda 2>/dev/null; true'
 
-check "with a process for each client, /usr and the settings are all that is in sight"
+check "per-connection services see only /usr and the settings"
 mapfile -t instances < <(run pgrep --full -- '--config greeter-(accepted|inet)$')
 expect 2 echo "${#instances[@]}"
 for pid in "${instances[@]}"; do
@@ -54,47 +54,47 @@ for pid in "${instances[@]}"; do
 		sh -c 'ls /sys /root 2>&1; true'
 done
 
-check "nothing of the system can be written, nor the settings"
-for folder in / /etc /etc/greeter /usr/bin /var/lib /var/log /run; do
-	for pid in "${served[@]}"; do
+check "system files and settings are not writable"
+for directory in / /etc /etc/greeter /usr/bin /var/lib /var/log /run; do
+	for pid in "${pids[@]}"; do
 		expect refused run nsenter --target "$pid" --mount -- setpriv --reuid="$user" --clear-groups \
-			sh -c "touch $folder/probe 2>/dev/null && echo written || echo refused"
+			sh -c "touch $directory/probe 2>/dev/null && echo written || echo refused"
 	done
 done
-# Not even by root, should it ever become that.
-for folder in / /etc/greeter /usr/bin /var/lib; do
-	expect $'refused\nrefused\nrefused' in_sandbox --mount sh -c "touch $folder/probe 2>/dev/null && echo written || echo refused"
+# Also not by root, in case the process gains its privileges.
+for directory in / /etc/greeter /usr/bin /var/lib; do
+	expect $'refused\nrefused\nrefused' in_sandbox --mount sh -c "touch $directory/probe 2>/dev/null && echo written || echo refused"
 done
 
-check "what it can write is a /tmp of its own, which nobody else sees"
+check "each service has a private, writable /tmp"
 expect "" in_sandbox --mount sh -c 'touch /tmp/probe'
 expect secret run ls /tmp --ignore='systemd-private-*' --ignore='.*' --ignore='snap*'
 
-check "there is no network but a loopback of its own, on which nobody listens"
-for pid in "${served[@]}"; do
+check "the only network device is a private loopback without listening sockets"
+for pid in "${pids[@]}"; do
 	expect 1 run nsenter --target "$pid" --net sh -c 'ip -oneline link | grep -c .'
 	expect refused run nsenter --target "$pid" --net sh -c \
 		'socat -u TCP:127.0.0.1:4000 - 2>/dev/null && echo reached || echo refused'
 done
 
-check "the services for one client share an empty network, and not the machine's"
-network() { run readlink "/proc/$1/ns/net"; }
-shared=$(network "${instances[0]}")
-expect "$shared" network "${instances[1]}"
-[[ $shared != "$(network 1)" ]] || fail "they are in the machine's own"
+check "the per-connection services share an empty network namespace, not the container's"
+network_namespace() { run readlink "/proc/$1/ns/net"; }
+shared=$(network_namespace "${instances[0]}")
+expect "$shared" network_namespace "${instances[1]}"
+[[ $shared != "$(network_namespace 1)" ]] || fail "they are in the container's namespace"
 
-check "no privilege, now or later; every system call goes through the filter"
-for pid in "${served[@]}"; do
+check "no capabilities, no_new_privs, and a system call filter"
+for pid in "${pids[@]}"; do
 	status() { run cat "/proc/$pid/status"; }
 	for line in $'CapEff:\t0000000000000000' $'CapBnd:\t0000000000000000' $'NoNewPrivs:\t1' $'Seccomp:\t2'; do
 		expect_match "^$line\$" status
 	done
 	expect greeter run stat --format=%U "/proc/$pid"
 done
-kill "${held[@]}"
-wait "${held[@]}" || true
+kill "${load_pids[@]}"
+wait "${load_pids[@]}" || true
 
-check "the filter refuses nothing that is used: where refusal kills, all modes greet"
+check "all modes work with SystemCallErrorNumber=kill: the filter denies no call that is used"
 for unit in greeter greeter-accepted@ greeter-inet@; do
 	write "/etc/systemd/system/$unit.service.d/kill.conf" <<-'END'
 		[Service]
@@ -110,12 +110,12 @@ expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
 run systemctl reload greeter.service
 run systemctl restart greeter.service
 expect $'This is a test\n' greeting 127.0.0.1:4000
-sleep 2 # for a status text and its like
+sleep 2 # until the status text and the watchdog message are sent
 expect active run systemctl is-active greeter.service
 expect 0 run systemctl show --property=NRestarts --value greeter.service
 expect_nothing_failed
 
-check "the journal has no word of what a client said"
+check "client input is not logged"
 word=Xanthorrhoea
 for port in 4000 4001 4002; do
 	expect_match . run curl --http0.9 --silent --show-error --user-agent "$word" "http://127.0.0.1:$port/$word"

@@ -1,62 +1,62 @@
 #!/bin/bash
-# The package's life: an upgrade under load loses no client and keeps the
-# sockets, removing it stops everything, purging it leaves nothing.
+# Upgrade, removal and purge of the Debian package: an upgrade under load keeps the
+# sockets and loses no connection, the removal stops everything, and the purge removes
+# all files that the administrator did not add.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh"
 
 boot
 
-# Everything in the machine that a package could leave behind, but for what
-# dpkg, systemd and the journal write about any package.
-inventory() {
+# Lists all files that a package could leave behind, without those that dpkg, systemd
+# and the journal write about any package.
+list_files() {
 	run find / -xdev -mindepth 1 \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp \
 		-o -path /root/packages -o -path /var/lib/dpkg -o -path /var/log -o -path /var/cache \
 		-o -path /var/tmp -o -path /usr/local/bin/greeter-load -o -path '/etc/*-' \
 		-o -path /var/lib/systemd/deb-systemd-helper-enabled -o -path /var/lib/systemd/deb-systemd-user-helper-enabled \
 		-o -path /var/lib/apt \) -prune -o -print | LC_ALL=C sort
 }
-inventory >"$machine/before"
+list_files >"$container/before"
 
 install_greeter
 
-# The next version: the same files, but for one default that the maintainers
-# changed.
+# The next version: the same files, with one changed default.
 old=$(package)
 run sh -euc '
 	cd /root/packages
 	dpkg-deb --raw-extract "$1" next
 	sed -i "s/^Version: .*/&+next/" next/DEBIAN/control
 	echo "# the next version" >>next/etc/greeter/greeter-inet.toml
-	dpkg-deb --build next next.deb' . "${old##*/}" >"$machine/next.log" || fail "$(cat "$machine/next.log")"
+	dpkg-deb --build next next.deb' . "${old##*/}" >"$container/next.log" || fail "$(cat "$container/next.log")"
 
-upgrade() { run apt install -y /root/packages/next.deb >"$machine/apt.log" 2>&1; }
-back() { run apt install -y --allow-downgrades "/root/packages/${old##*/}" >"$machine/apt.log" 2>&1; }
-# The listening sockets themselves, by their numbers in the kernel.
-sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
+upgrade() { run apt install -y /root/packages/next.deb >"$container/apt.log" 2>&1; }
+downgrade() { run apt install -y --allow-downgrades "/root/packages/${old##*/}" >"$container/apt.log" 2>&1; }
+# The listening sockets, with their inode numbers.
+listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
 
-check "an upgrade where nothing is enabled enables and starts nothing"
+check "an upgrade enables and starts nothing if nothing is enabled"
 upgrade
 for unit in greeter.socket greeter-accepted.socket greeter-inet.socket greeter.service; do
 	expect_status 3 run systemctl is-active "$unit"
 	expect_status 1 run systemctl is-enabled "$unit"
 done
-back
+downgrade
 
-check "an upgrade of a service that waits for its first client does not start it"
+check "an upgrade before the first connection does not start the service"
 run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
-before=$(sockets)
+before=$(listening_sockets)
 expect 6 grep -c . <<<"$before"
 upgrade
-expect "$before" sockets
+expect "$before" listening_sockets
 expect_status 3 run systemctl is-active greeter.service
-back
+downgrade
 
-check "an upgrade under load and with a held client keeps the sockets, restarts the service, loses none"
+check "an upgrade under load keeps the sockets, restarts the service, loses no connection"
 expect $'This is a test\n' greeting 127.0.0.1:4000
 pid=$(property MainPID greeter.service)
-echo 'message = "This is a test"' | write /etc/greeter/greeter.toml.d/50-ours.toml
-# Clients that hold their half of the connection open for two seconds, one more
-# each third of a second, so that some are there whenever the service restarts.
+echo 'message = "This is a test"' | write /etc/greeter/greeter.toml.d/50-test.toml
+# Clients that close their side of the connection after two seconds. One more starts
+# every third of a second, so that some are connected whenever the service restarts.
 run touch /run/upgrading
 run sh -c 'clients=0
 while [ $clients -lt 15 ] || [ -e /run/upgrading ]; do
@@ -65,22 +65,22 @@ while [ $clients -lt 15 ] || [ -e /run/upgrading ]; do
 	sleep 0.33
 done
 wait
-echo "$clients clients"' >"$machine/held" &
-held=$!
-load_begin load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
-load_begin instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
+echo "$clients clients"' >"$container/held" &
+held_pid=$!
+start_load load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
+start_load instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
 sleep 1
 upgrade
 run rm /run/upgrading
-wait "$held"
+wait "$held_pid"
 for load in load instances; do
-	load_end "$load"
+	stop_load "$load"
 	expect_none_lost "$load"
 done
-clients=$(sed -n 's/ clients$//p' "$machine/held")
-expect "$clients" grep -cx 'This is a test' "$machine/held"
-expect $((clients + 1)) grep -c . "$machine/held"
-expect "$before" sockets
+clients=$(sed -n 's/ clients$//p' "$container/held")
+expect "$clients" grep -cx 'This is a test' "$container/held"
+expect $((clients + 1)) grep -c . "$container/held"
+expect "$before" listening_sockets
 expect active run systemctl is-active greeter.service
 [[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
 for unit in greeter.socket greeter-accepted.socket greeter-inet.socket; do
@@ -88,28 +88,29 @@ for unit in greeter.socket greeter-accepted.socket greeter-inet.socket; do
 done
 expect_nothing_failed
 
-check "an upgrade keeps settings that were edited, and drop-ins"
-back
-echo '# edited' >>"$machine/root/etc/greeter/greeter.toml"
+check "an upgrade keeps edited settings and drop-ins"
+downgrade
+echo '# edited' >>"$container/root/etc/greeter/greeter.toml"
 upgrade
-expect_match '^# edited$' cat "$machine/root/etc/greeter/greeter.toml"
-expect_match '^# the next version$' cat "$machine/root/etc/greeter/greeter-inet.toml"
-expect_match . cat "$machine/root/etc/greeter/greeter.toml.d/50-ours.toml"
+expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
+expect_match '^# the next version$' cat "$container/root/etc/greeter/greeter-inet.toml"
+expect_match . cat "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 
-check "removing it stops sockets, service and instances, and keeps the settings"
-run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$machine/hold.log" 2>&1 &
-expect_within 10 grep -q 'holding 2' "$machine/hold.log"
-run apt remove -y greeter >"$machine/apt.log" 2>&1
+check "the removal stops sockets, service and instances, and keeps the settings"
+run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
+expect_within 10 grep -q 'holding 2' "$container/hold.log"
+run apt remove -y greeter >"$container/apt.log" 2>&1
 expect "" run ss --no-header --listening --tcp
 expect "" run systemctl list-units --plain --no-legend --state=active,activating,deactivating,failed 'greeter*'
 expect_status 1 run pgrep --exact greeter
-expect_match '^# edited$' cat "$machine/root/etc/greeter/greeter.toml"
+expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_nothing_failed
 
-check "purging it leaves nothing but what was added by hand"
-rm -r "$machine/root/etc/greeter/greeter.toml.d"
-run apt purge -y greeter >"$machine/apt.log" 2>&1
-inventory >"$machine/after"
-expect "" diff "$machine/before" "$machine/after"
+check "the purge removes everything except files that the administrator added"
+run apt purge -y greeter >"$container/apt.log" 2>&1
+expect "/etc/greeter/greeter.toml.d/50-test.toml" run find /etc/greeter -type f
+rm -r "$container/root/etc/greeter"
+list_files >"$container/after"
+expect "" diff "$container/before" "$container/after"
 expect_status 1 run sh -c 'ls /var/lib/systemd/deb-systemd-*-helper-enabled/greeter* /etc/systemd/*/*/greeter* 2>/dev/null | grep .'
 end_of_tests
