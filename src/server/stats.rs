@@ -65,6 +65,7 @@ impl Stats {
         let endpoint = connection.endpoint();
         let socket = endpoint.name.as_str();
         let peer = RedactedAddr::new(connection.peer(), self.log_peer);
+        let local = connection.local_addr().to_string();
         let bytes = connection.bytes_sent();
         let (result, message) = match outcome {
             Outcome::Sent => (
@@ -90,7 +91,7 @@ impl Stats {
             GREETER_SOCKET = socket,
             GREETER_PEER = peer.address.as_str(),
             GREETER_PEER_PORT = peer.port.as_str(),
-            GREETER_LOCAL = connection.local_addr().to_string(),
+            GREETER_LOCAL = local.as_str(),
             GREETER_BYTES = bytes,
             GREETER_DURATION_USEC = connection.accepted_at().elapsed().as_micros(),
             GREETER_RESULT = result;
