@@ -1,11 +1,13 @@
 //! Stream sockets: bind, accept, send, shut down, discard; wraps socket2.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -81,6 +83,38 @@ pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
 /// Those of send(2).
 pub fn send_nonblocking(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     SockRef::from(&fd).send_with_flags(bytes, MSG_DONTWAIT | MSG_NOSIGNAL)
+}
+
+/// A datagram socket connected to a Unix socket, for notifications. It never blocks.
+#[derive(Debug)]
+pub struct DatagramSocket(socket2::Socket);
+
+impl DatagramSocket {
+    /// Connects to `address`: a path, or an abstract name with `@` in front
+    /// (unix(7)).
+    ///
+    /// # Errors
+    /// Those of socket(2) and connect(2); an address that is too long.
+    pub fn connect(address: &OsStr) -> io::Result<Self> {
+        let bytes = address.as_bytes();
+        let address = match bytes.strip_prefix(b"@") {
+            Some(name) => SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?,
+            None => SockAddr::unix(address)?,
+        };
+        let socket = socket2::Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+        socket.connect(&address)?;
+        Ok(Self(socket))
+    }
+
+    /// Sends one datagram.
+    ///
+    /// # Errors
+    /// Those of send(2); `WouldBlock` if the receiver's queue is full.
+    pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
+        self.0
+            .send_with_flags(datagram, MSG_DONTWAIT | MSG_NOSIGNAL)
+            .map(drop)
+    }
 }
 
 /// An address to listen on without systemd: `IP:PORT` or `/path`.

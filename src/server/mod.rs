@@ -109,7 +109,7 @@ impl<'a> Server<'a> {
             connections: Connections::new(now),
             stats: Stats::new(settings.log_peer, now),
             settings,
-            notifier: Notifier::default(),
+            notifier: Notifier::from_environment(),
             poller: Poller::new().map_err(epoll_error)?,
             load_settings,
             reload_error: String::new(),
@@ -151,8 +151,9 @@ impl<'a> Server<'a> {
             GREETER_MODE = Mode::Accept.name();
             "listening on {addresses}"
         );
+        self.notifier.notify_ready();
         self.notifier
-            .notify_ready(&format!("Listening on {addresses}; no connections yet"));
+            .notify_status(&format!("Listening on {addresses}; no connections yet"));
         Ok(())
     }
 
@@ -160,7 +161,8 @@ impl<'a> Server<'a> {
     fn start_serving(&mut self, socket: Socket, name: String, mode: Mode) -> Result<(), Error> {
         let peer = socket.peer_addr();
         let redacted = RedactedAddr::new(peer, self.settings.log_peer);
-        self.notifier.notify_ready(&format!("Greeting {redacted}"));
+        self.notifier.notify_ready();
+        self.notifier.notify_status(&format!("Greeting {redacted}"));
         let endpoint = Endpoint {
             local_addr: socket.local_addr(),
             name,
@@ -179,9 +181,11 @@ impl<'a> Server<'a> {
     fn run(mut self) -> Result<(), Error> {
         let result = self.run_until_exit();
         if self.is_long_running() && self.drain_deadline.is_none() {
+            self.notifier.notify_stopping();
             self.notifier
-                .notify_stopping("Exiting; the next connection starts the service again");
+                .notify_status("Exiting; the next connection starts the service again");
         }
+        self.notifier.flush();
         result
     }
 
@@ -237,6 +241,7 @@ impl<'a> Server<'a> {
             self.watchdog.map(|(_, next)| next),
             self.idle_deadline(),
             self.stats.next_report(),
+            self.notifier.next_retry(),
             self.status_changed().then_some(self.next_status),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -337,6 +342,7 @@ impl<'a> Server<'a> {
                 self.notifier.notify_watchdog();
             }
         }
+        self.notifier.send_pending(now);
         let limit = self.settings.limits.connections as usize;
         if self.connections.len() >= self.fd_capacity && self.fd_capacity < limit {
             let cause = "LimitNOFILE= of the service is too low for 'connections'";
@@ -422,8 +428,9 @@ impl<'a> Server<'a> {
     fn begin_drain(&mut self, now: Instant) {
         if self.drain_deadline.is_none() {
             self.drain_deadline = Some(now + self.settings.limits.drain_timeout);
+            self.notifier.notify_stopping();
             self.notifier
-                .notify_stopping(&format!("Stopping; {}", self.status()));
+                .notify_status(&format!("Stopping; {}", self.status()));
         }
     }
 
@@ -444,7 +451,8 @@ impl<'a> Server<'a> {
                 self.reload_error = format!("; reload failed: {error}");
             }
         }
-        self.notifier.notify_ready(&self.status());
+        self.notifier.notify_ready();
+        self.notifier.notify_status(&self.status());
     }
 
     /// Applies settings to everything but the open connections.

@@ -1,63 +1,188 @@
-//! Notifies the service manager of state changes (sd_notify(3)); wraps libsystemd.
+//! Notifies the service manager of state changes (sd_notify(3)).
+//!
+//! Sending never blocks: what the service manager does not accept at once is kept and
+//! sent again. PID 1 drops datagrams of more than 4,096 bytes, so a state and a status
+//! text never share one, and the text is bounded.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use libsystemd::daemon::{self, NotifyState};
+use libsystemd::daemon;
 
-use crate::error::escape_control;
+use crate::error::{escape_control, os_message};
 use crate::event;
+use crate::socket::DatagramSocket;
 use crate::sys;
 
+/// The longest status text, in bytes.
+const MAX_STATUS_LENGTH: usize = 1024;
+/// How long to wait before a notification is sent again; doubled at each failure.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// The longest of these delays.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
+/// How long the exit waits for unsent states.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often they are tried meanwhile.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
+/// States that can wait: at most one of each kind is kept.
+const QUEUE_CAPACITY: usize = 8;
+
 /// Sends notifications to `$NOTIFY_SOCKET`; does nothing without it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Notifier {
+    address: Option<OsString>,
+    /// `None` until the first connect(2) has succeeded, and after a failed send(2).
+    socket: Option<DatagramSocket>,
+    /// States that were not sent yet, in order.
+    states: VecDeque<String>,
+    /// The newest status text, if it was not sent yet.
+    status: Option<String>,
+    retry_delay: Duration,
+    retry_at: Option<Instant>,
     /// Whether the last notification failed: only the first failure is logged.
     failed: bool,
 }
 
 impl Notifier {
-    /// `READY=1`: startup, or a reload, is complete. `status` is the text that
-    /// systemctl(1) prints.
-    pub fn notify_ready(&mut self, status: &str) {
-        self.send(&[NotifyState::Ready, status_state(status)]);
+    /// A notifier for the service manager that `$NOTIFY_SOCKET` names.
+    pub fn from_environment() -> Self {
+        // An empty value, or an abstract address without a name, means none.
+        let address = env::var_os("NOTIFY_SOCKET").filter(|address| address.len() > 1);
+        Self {
+            address,
+            socket: None,
+            states: VecDeque::new(),
+            status: None,
+            retry_delay: MIN_RETRY_DELAY,
+            retry_at: None,
+            failed: false,
+        }
     }
 
-    /// `STATUS=`: the text that systemctl(1) prints.
+    /// `READY=1`: startup, or a reload, is complete.
+    pub fn notify_ready(&mut self) {
+        self.queue_state("READY=1".to_owned());
+    }
+
+    /// `STATUS=`: the text that systemctl(1) prints, shortened to
+    /// [`MAX_STATUS_LENGTH`]. It replaces a text that was not sent yet.
     pub fn notify_status(&mut self, status: &str) {
-        self.send(&[status_state(status)]);
+        if self.address.is_some() {
+            self.status = Some(format!("STATUS={}", shortened(&escape_control(status))));
+            self.send_pending(Instant::now());
+        }
     }
 
     /// `RELOADING=1`: a reload begins; [`Notifier::notify_ready`] ends it. Without
     /// the timestamp `systemctl reload` would wait until it times out.
     pub fn notify_reloading(&mut self) {
-        let timestamp = format!("MONOTONIC_USEC={}", sys::monotonic_usec());
-        self.send(&[NotifyState::Reloading, NotifyState::Other(timestamp)]);
+        let usec = sys::monotonic_usec();
+        self.queue_state(format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
     }
 
     /// `STOPPING=1`: the service is about to exit.
-    pub fn notify_stopping(&mut self, status: &str) {
-        self.send(&[NotifyState::Stopping, status_state(status)]);
+    pub fn notify_stopping(&mut self) {
+        self.queue_state("STOPPING=1".to_owned());
     }
 
     /// `WATCHDOG=1`: the serving loop runs.
     pub fn notify_watchdog(&mut self) {
-        self.send(&[NotifyState::Watchdog]);
+        self.queue_state("WATCHDOG=1".to_owned());
     }
 
-    /// A failure does not stop the service: it is logged, once.
-    fn send(&mut self, states: &[NotifyState]) {
-        let result = daemon::notify(false, states);
-        if let Err(error) = &result {
-            if !self.failed {
-                log::warn!(MESSAGE_ID = event::NOTIFY_FAILED; "sd_notify failed: {error}; continuing");
+    /// When [`Notifier::send_pending`] has to be called; `None` if nothing waits.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Sends what waits, unless a retry is not due yet. States come first, in order.
+    pub fn send_pending(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|retry_at| now < retry_at) {
+            return;
+        }
+        self.retry_at = None;
+        while let Some(datagram) = self.states.front().or(self.status.as_ref()) {
+            let datagram = datagram.clone();
+            if let Err(error) = self.send(datagram.as_bytes()) {
+                self.defer(&error, now);
+                return;
+            }
+            if self.states.pop_front().is_none() {
+                self.status = None;
+            }
+            self.failed = false;
+            self.retry_delay = MIN_RETRY_DELAY;
+        }
+    }
+
+    /// Before the exit: tries for [`FLUSH_TIMEOUT`] to send the states that wait.
+    pub fn flush(&mut self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        while !self.states.is_empty() && Instant::now() < deadline {
+            self.retry_at = None;
+            self.send_pending(Instant::now());
+            if !self.states.is_empty() {
+                thread::sleep(FLUSH_INTERVAL);
             }
         }
-        self.failed = result.is_err();
+    }
+
+    /// Sends a state, or keeps it in its place. An unsent state of the same kind is
+    /// older, and is replaced.
+    fn queue_state(&mut self, state: String) {
+        if self.address.is_none() {
+            return;
+        }
+        let kind = |state: &str| state.split('=').next().map(str::to_owned);
+        self.states.retain(|waiting| kind(waiting) != kind(&state));
+        if self.states.len() < QUEUE_CAPACITY {
+            self.states.push_back(state);
+        }
+        self.send_pending(Instant::now());
+    }
+
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        let socket = match (&self.socket, &self.address) {
+            (Some(socket), _) => socket,
+            (None, Some(address)) => self.socket.insert(DatagramSocket::connect(address)?),
+            (None, None) => return Ok(()),
+        };
+        socket.send(datagram)
+    }
+
+    /// A failure does not stop the service: it is logged, once, and retried.
+    fn defer(&mut self, error: &io::Error, now: Instant) {
+        self.retry_at = Some(now + self.retry_delay);
+        self.retry_delay = (self.retry_delay * 2).min(MAX_RETRY_DELAY);
+        if error.kind() == io::ErrorKind::WouldBlock {
+            // The manager is busy; the socket is good.
+            self.retry_delay = MIN_RETRY_DELAY;
+            return;
+        }
+        // The manager may have been restarted at the same address.
+        self.socket = None;
+        if !self.failed {
+            let error = os_message(error);
+            log::warn!(MESSAGE_ID = event::NOTIFY_FAILED; "sd_notify failed: {error}; continuing");
+        }
+        self.failed = true;
     }
 }
 
-fn status_state(status: &str) -> NotifyState {
-    NotifyState::Status(escape_control(status))
+/// At most [`MAX_STATUS_LENGTH`] bytes of a text.
+fn shortened(text: &str) -> String {
+    if text.len() <= MAX_STATUS_LENGTH {
+        return text.to_owned();
+    }
+    let mut end = MAX_STATUS_LENGTH - "…".len();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
 }
 
 /// How often to send `WATCHDOG=1`: half of `WatchdogSec=`, as
@@ -65,4 +190,99 @@ fn status_state(status: &str) -> NotifyState {
 pub fn watchdog_interval() -> Option<Duration> {
     let interval = daemon::watchdog_enabled(false)? / 2;
     (!interval.is_zero()).then_some(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    /// A notifier, and the service manager's end at an abstract address.
+    fn pair(test: &str) -> (Notifier, UnixDatagram) {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("greeter-notify-{}-{test}", std::process::id());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let mut notifier = Notifier::from_environment();
+        notifier.address = Some(format!("@{name}").into());
+        (notifier, manager)
+    }
+
+    fn receive(manager: &UnixDatagram) -> Option<String> {
+        let mut buffer = [0; 8192];
+        let length = manager.recv(&mut buffer).ok()?;
+        Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+    }
+
+    fn receive_all(manager: &UnixDatagram) -> Vec<String> {
+        std::iter::from_fn(|| receive(manager)).collect()
+    }
+
+    #[test]
+    fn states_and_status_are_separate_datagrams() {
+        let (mut notifier, manager) = pair("separate");
+        notifier.notify_reloading();
+        notifier.notify_ready();
+        notifier.notify_status("a\nREADY=0");
+        let received = receive_all(&manager);
+        assert!(received[0].starts_with("RELOADING=1\nMONOTONIC_USEC="));
+        assert_eq!(received[1..], ["READY=1", "STATUS=a\\nREADY=0"]);
+        assert_eq!(notifier.next_retry(), None);
+    }
+
+    #[test]
+    fn status_is_bounded() {
+        let (mut notifier, manager) = pair("bounded");
+        notifier.notify_status(&"é".repeat(5000));
+        let received = receive(&manager).unwrap();
+        assert!(received.len() <= "STATUS=".len() + MAX_STATUS_LENGTH);
+        assert!(received.ends_with("é…"), "{received}");
+    }
+
+    #[test]
+    fn full_queue_keeps_states_in_order_and_the_newest_status() {
+        let (mut notifier, manager) = pair("full");
+        // The queue of a datagram socket has room for a few datagrams only.
+        while notifier.next_retry().is_none() {
+            notifier.notify_watchdog();
+        }
+        receive_all(&manager);
+        notifier.notify_reloading();
+        notifier.notify_status("old");
+        notifier.notify_ready();
+        notifier.notify_status("new");
+        assert_eq!(receive(&manager), None, "the retry is not due yet");
+        notifier.send_pending(Instant::now() + MIN_RETRY_DELAY);
+        let received = receive_all(&manager);
+        assert_eq!(received[0], "WATCHDOG=1");
+        assert!(received[1].starts_with("RELOADING=1\n"));
+        assert_eq!(received[2..], ["READY=1", "STATUS=new"]);
+    }
+
+    #[test]
+    fn failed_state_is_sent_when_the_manager_is_back() {
+        let (mut notifier, manager) = pair("back");
+        let address = manager.local_addr().unwrap();
+        drop(manager);
+        notifier.notify_ready();
+        assert!(notifier.next_retry().is_some());
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        notifier.flush();
+        assert_eq!(receive_all(&manager), ["READY=1"]);
+    }
+
+    #[test]
+    fn flush_gives_up_after_its_timeout() {
+        let (mut notifier, manager) = pair("flush");
+        while notifier.next_retry().is_none() {
+            notifier.notify_watchdog();
+        }
+        let begun = Instant::now();
+        notifier.notify_stopping();
+        notifier.flush();
+        assert!(begun.elapsed() < 5 * FLUSH_TIMEOUT);
+        drop(manager);
+    }
 }
