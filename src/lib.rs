@@ -15,6 +15,7 @@ pub mod systemd;
 
 pub mod greeting;
 mod poller;
+mod signals;
 pub mod socket;
 
 pub mod error;

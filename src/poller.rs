@@ -1,17 +1,13 @@
-//! Waits for sockets and signals; wraps mio (epoll(7)) and signal-hook.
+//! Waits for sockets; wraps mio (epoll(7)).
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::backend::SignalDelivery;
-use signal_hook::iterator::exfiltrator::SignalOnly;
 
-use crate::socket::{self, Interest};
+use crate::socket::Interest;
 
 /// What a registered socket is, as stored in the 64 bits of data that epoll(7)
 /// returns with an event.
@@ -45,29 +41,15 @@ impl Token {
     }
 }
 
-/// What [`Poller::wait`] reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// SIGHUP: reload the settings.
-    Reload,
-    /// SIGTERM or SIGINT: stop.
-    Stop,
-    /// The backlog of the listener of this index may be non-empty.
-    Listener(usize),
-    /// The connection of this key may be able to make progress.
-    Connection(usize),
-}
-
 /// An epoll(7) instance. It is edge-triggered: a socket is reported once for each
 /// change, so it must be used until it returns EAGAIN.
 pub struct Poller {
     poll: Poll,
     events: Events,
-    signals: Option<SignalDelivery<UnixStream, SignalOnly>>,
 }
 
 impl Poller {
-    /// A poller without registered sockets and signals.
+    /// A poller without registered sockets.
     ///
     /// # Errors
     /// Those of epoll_create1(2).
@@ -75,23 +57,7 @@ impl Poller {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(256),
-            signals: None,
         })
-    }
-
-    /// Reports SIGHUP, SIGTERM and SIGINT as events from now on; they no longer
-    /// end the process. Their handlers write a byte into a socket pair, which is
-    /// safe in a signal handler (signal-safety(7)).
-    ///
-    /// # Errors
-    /// Those of socketpair(2), epoll_ctl(2) and sigaction(2).
-    pub fn register_signals(&mut self) -> io::Result<()> {
-        let (read, write) = socket::pair()?;
-        self.register(&read, Token::Signals, Interest::Readable)?;
-        let signals = [SIGHUP, SIGTERM, SIGINT];
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, signals)?;
-        self.signals = Some(delivery);
-        Ok(())
     }
 
     /// Reports `socket` as `token` whenever it becomes ready for `interest`.
@@ -113,45 +79,26 @@ impl Poller {
             .register(&mut SourceFd(&socket.as_raw_fd()), token.to_mio(), interest)
     }
 
-    /// Waits for events until `timeout` has expired (`None`: without limit). The
-    /// result is empty after the timeout, and when a signal interrupts the wait.
+    /// Waits until sockets are ready, or until `timeout` has expired (`None`: without
+    /// limit), and returns them. None is ready after the timeout, and when a signal
+    /// interrupts the wait.
     ///
     /// # Errors
     /// Those of epoll_wait(2), except EINTR.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Event>> {
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Token>> {
         match self.poll.poll(&mut self.events, timeout) {
-            // The signal is reported by the next wait.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
             result => result?,
         }
-        let mut reported = Vec::new();
-        for event in &self.events {
-            match Token::from_mio(event.token()) {
-                Token::Listener(index) => reported.push(Event::Listener(index)),
-                Token::Connection(key) => reported.push(Event::Connection(key)),
-                Token::Signals => {
-                    if let Some(signals) = &mut self.signals {
-                        // Two signals of one kind before this call are reported as one.
-                        reported.extend(signals.pending().map(signal_event));
-                    }
-                }
-            }
-        }
-        Ok(reported)
-    }
-}
-
-fn signal_event(signal: i32) -> Event {
-    if signal == SIGHUP {
-        Event::Reload
-    } else {
-        Event::Stop
+        let ready = self.events.iter();
+        Ok(ready.map(|event| Token::from_mio(event.token())).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn tokens_survive_the_way_through_epoll() {
@@ -167,18 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn wait_reports_signals_and_sockets() {
+    fn wait_reports_ready_sockets() {
         let mut poller = Poller::new().unwrap();
-        poller.register_signals().unwrap();
-        let timeout = Some(Duration::from_secs(5));
-        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
-        signal_hook::low_level::raise(SIGHUP).unwrap();
-        assert_eq!(poller.wait(timeout).unwrap(), [Event::Reload]);
         let (socket, peer) = UnixStream::pair().unwrap();
         poller
             .register(&socket, Token::Connection(7), Interest::Readable)
             .unwrap();
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         drop(peer);
-        assert_eq!(poller.wait(timeout).unwrap(), [Event::Connection(7)]);
+        let timeout = Some(Duration::from_secs(5));
+        assert_eq!(poller.wait(timeout).unwrap(), [Token::Connection(7)]);
     }
 }

@@ -12,6 +12,7 @@ use crate::server;
 use crate::settings::Limits;
 use crate::settings::layers::Layers;
 use crate::settings::load;
+use crate::signals::Signals;
 use crate::sockets::ServerSockets;
 use crate::systemd::activation::ListenFd;
 use crate::systemd::journal;
@@ -57,11 +58,13 @@ fn answer_query(cli: &Cli) -> Result<(), Error> {
 
 fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Error> {
     let mode = sockets.mode();
+    // Before the settings are read, so that no signal ends the process meanwhile.
+    let signals = Signals::install().map_err(|error| Error::io("handle signals", error))?;
     let mut load_settings = || load::settings(&read_layers(cli)?, Some(mode));
     match (load_settings(), sockets) {
         (Ok(settings), sockets) => {
             log::set_max_level(settings.log_level);
-            server::serve(sockets, settings, &mut load_settings)
+            server::serve(sockets, settings, signals, &mut load_settings)
         }
         (Err(error), ServerSockets::Accepted { socket, name, mode }) => {
             // Its result is ignored: the error to report is that of the settings.

@@ -77,6 +77,16 @@ pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
     Ok((OwnedFd::from(one).into(), OwnedFd::from(other).into()))
 }
 
+/// Reads and discards all input of a non-blocking stream socket.
+pub fn discard_all(socket: &UnixStream) {
+    let mut buffer = [MaybeUninit::uninit(); 64];
+    // Any error is the end: EAGAIN if the input is discarded.
+    while SockRef::from(socket)
+        .recv_with_flags(&mut buffer, MSG_DONTWAIT)
+        .is_ok_and(|length| length == buffer.len())
+    {}
+}
+
 /// Sends as many bytes as the socket accepts without blocking, and returns their number.
 ///
 /// # Errors

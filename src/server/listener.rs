@@ -75,9 +75,9 @@ impl Listener {
     ///
     /// # Errors
     /// Those of accept(2) that concern the process ([`is_shortage`]) or the socket.
-    pub fn accept(&mut self, now: Instant) -> io::Result<Option<Connection>> {
+    pub fn accept(&mut self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
         match self.socket.accept() {
-            Ok((socket, peer)) => Ok(Some(self.connection(socket, peer, now))),
+            Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.may_have_pending = false;
                 Ok(None)
@@ -87,7 +87,8 @@ impl Listener {
         }
     }
 
-    fn connection(&self, socket: Socket, peer: Option<SocketAddr>, now: Instant) -> Connection {
+    /// The connection of an accepted socket, with the greeting and limits in force.
+    pub fn connection(&self, socket: Socket, peer: Option<SocketAddr>, now: Instant) -> Connection {
         let greeting = self.endpoint.render(&self.greeting, &socket, peer);
         let endpoint = Rc::clone(&self.endpoint);
         let limits = Rc::clone(&self.limits);

@@ -22,8 +22,9 @@ use self::stats::{Stats, counted};
 use crate::error::{Error, os_message};
 use crate::event;
 use crate::mode::Mode;
-use crate::poller::{Event, Poller, Token};
+use crate::poller::{Poller, Token};
 use crate::settings::{Limits, Settings};
+use crate::signals::Signals;
 use crate::socket::{DiscardBuffer, Interest, ListenSocket, Socket};
 use crate::sockets::ServerSockets;
 use crate::sys;
@@ -55,9 +56,10 @@ pub type LoadSettings<'a> = dyn FnMut() -> Result<Settings, Error> + 'a;
 pub fn serve(
     sockets: ServerSockets,
     settings: Settings,
+    signals: Signals,
     load_settings: &mut LoadSettings<'_>,
 ) -> Result<(), Error> {
-    let mut server = Server::new(settings, load_settings)?;
+    let mut server = Server::new(settings, signals, load_settings)?;
     match sockets {
         ServerSockets::Listening(sockets) => server.start_listening(sockets)?,
         ServerSockets::Accepted { socket, name, mode } => {
@@ -76,6 +78,7 @@ struct Server<'a> {
     stats: Stats,
     notifier: Notifier,
     poller: Poller,
+    signals: Signals,
     load_settings: &'a mut LoadSettings<'a>,
     /// The part of the status text about the last reload, if it failed.
     reload_error: String,
@@ -102,15 +105,24 @@ struct StatusCounts {
 }
 
 impl<'a> Server<'a> {
-    fn new(settings: Settings, load_settings: &'a mut LoadSettings<'a>) -> Result<Self, Error> {
+    fn new(
+        settings: Settings,
+        signals: Signals,
+        load_settings: &'a mut LoadSettings<'a>,
+    ) -> Result<Self, Error> {
         let now = Instant::now();
+        let poller = Poller::new().map_err(epoll_error)?;
+        poller
+            .register(&signals, Token::Signals, Interest::Readable)
+            .map_err(epoll_error)?;
         Ok(Self {
             listeners: Vec::new(),
             connections: Connections::new(now),
             stats: Stats::new(settings.log_peer, now),
             settings,
             notifier: Notifier::from_environment(),
-            poller: Poller::new().map_err(epoll_error)?,
+            poller,
+            signals,
             load_settings,
             reload_error: String::new(),
             last_status: StatusCounts { sent: 0, open: 0 },
@@ -124,7 +136,7 @@ impl<'a> Server<'a> {
         })
     }
 
-    /// Mode accept: registers the listening sockets and the signals, then READY=1.
+    /// Mode accept: registers the listening sockets, then READY=1.
     fn start_listening(&mut self, sockets: Vec<ListenSocket>) -> Result<(), Error> {
         let reserved = RESERVED_FDS + sockets.len();
         self.fd_capacity = sys::descriptor_limit().saturating_sub(reserved).max(1);
@@ -139,7 +151,6 @@ impl<'a> Server<'a> {
                 .map_err(epoll_error)?;
             self.listeners.push(listener);
         }
-        self.poller.register_signals().map_err(epoll_error)?;
         let addresses: Vec<String> = self
             .listeners
             .iter()
@@ -201,23 +212,23 @@ impl<'a> Server<'a> {
 
     /// One loop iteration: waits for events and handles them, then the timers.
     fn run_once(&mut self) -> Result<(), Error> {
-        let events = self
+        let ready = self
             .poller
             .wait(self.timeout())
             .map_err(|error| Error::io("wait for events", error))?;
         let now = Instant::now();
         let open_before = self.connections.len();
         self.stats.report_suppressed(now);
-        for event in events {
-            match event {
-                Event::Reload => self.reload(),
-                Event::Stop => self.begin_drain(now),
-                Event::Listener(index) => self.listeners[index].set_may_have_pending(),
-                Event::Connection(key) => {
+        for token in ready {
+            match token {
+                Token::Signals => self.signals.drain_wake(),
+                Token::Listener(index) => self.listeners[index].set_may_have_pending(),
+                Token::Connection(key) => {
                     self.connections.handle_event(key, now, &mut self.stats);
                 }
             }
         }
+        self.handle_signals(now);
         self.connections.close_expired(now, &mut self.stats);
         let some_closed = self.connections.len() < open_before;
         if some_closed || self.accept_paused_until.is_some_and(|until| now >= until) {
@@ -227,6 +238,16 @@ impl<'a> Server<'a> {
         self.sweep_greeted(now);
         self.send_notifications(now);
         Ok(())
+    }
+
+    /// SIGTERM and SIGINT stop the service; SIGHUP reloads it, if it is long-running.
+    fn handle_signals(&mut self, now: Instant) {
+        if self.signals.take_stop() {
+            self.begin_drain(now);
+        }
+        if self.signals.take_reload() && self.is_long_running() && self.drain_deadline.is_none() {
+            self.reload();
+        }
     }
 
     /// How long to wait for events at most; `None` is without limit.
@@ -274,9 +295,15 @@ impl<'a> Server<'a> {
                 if !self.listeners[index].may_have_pending() || !self.can_accept() {
                     break;
                 }
-                match self.listeners[index].accept(now) {
-                    Ok(Some(connection)) => {
+                match self.listeners[index].accept() {
+                    Ok(Some((socket, peer))) => {
+                        // A SIGHUP that was sent before the client connected has
+                        // arrived by now: the client gets the new greeting.
+                        if self.signals.has_reload() {
+                            self.handle_signals(now);
+                        }
                         self.last_accept = now;
+                        let connection = self.listeners[index].connection(socket, peer, now);
                         self.add_connection(connection, now)?;
                     }
                     Ok(None) => {}

@@ -1,7 +1,9 @@
 //! System calls that neither std nor a crate in Debian wraps safely; wraps libc.
 //! The only file that contains `unsafe`.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 /// Error numbers of errno(3); some differ between architectures.
 pub mod errno {
@@ -25,6 +27,43 @@ pub fn with_fd<T>(number: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
 pub fn into_owned_fd(handle: impl IntoRawFd) -> OwnedFd {
     // SAFETY: `into_raw_fd` gives up the handle's ownership to the caller.
     unsafe { OwnedFd::from_raw_fd(handle.into_raw_fd()) }
+}
+
+/// The signals that [`ignore_signals`] ignores beside the real-time ones.
+pub const IGNORED_SIGNALS: [i32; 5] = [
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGPIPE,
+    libc::SIGIO,
+];
+
+/// Ignores signals whose default action ends the process although nothing is wrong
+/// with it: [`IGNORED_SIGNALS`] and the real-time signals (signal(7)).
+pub fn ignore_signals() {
+    for signal in IGNORED_SIGNALS
+        .into_iter()
+        .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
+    {
+        // SAFETY: SIG_IGN installs no handler, so no code runs when a signal arrives.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Unblocks signals in this thread, and in the threads that it starts: the mask is
+/// inherited from the parent process.
+pub fn unblock_signals(signals: &[i32]) {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset(3) initializes the set; the other calls read it or add to
+    // it, and ignore the null pointer for the old mask. They cannot fail for signal
+    // numbers of the C library.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+    }
 }
 
 /// The state of a TCP connection, a number of the enum in the kernel's
