@@ -2,7 +2,6 @@
 //!
 //! Everything here is computed from values: no I/O, no clock, no environment.
 
-use std::mem;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -11,7 +10,7 @@ use crate::mode::Mode;
 use crate::socket::LocalAddr;
 
 /// How lines end on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LineEnding {
     /// `\n`.
     Lf,
@@ -22,7 +21,7 @@ pub enum LineEnding {
 }
 
 /// A value that a greeting can contain, written as its name between braces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placeholder {
     /// The client's IP address.
     PeerAddr,
@@ -144,21 +143,46 @@ pub struct TemplateError {
 }
 
 /// A greeting, ready to be sent or rendered. Clones share its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Greeting {
     /// The same bytes for every connection.
-    Static(Rc<[u8]>),
-    /// A text with placeholders.
+    Fixed(Payload),
+    /// A text with placeholders whose values differ by connection or by socket.
     Template(Rc<Template>),
 }
 
 /// A text with placeholders; its line endings are those to send.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Template {
-    /// Each placeholder with the text before it.
-    segments: Vec<(Vec<u8>, Placeholder)>,
-    /// The text after the last placeholder.
-    tail: Vec<u8>,
+    /// The text without the placeholders.
+    text: Box<[u8]>,
+    /// Each placeholder with the end of the text before it.
+    placeholders: Box<[(usize, Placeholder)]>,
+}
+
+/// The bytes for one connection. The text is shared by all connections; only the
+/// values of placeholders are the connection's own, one of each kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Payload {
+    /// A text without placeholders.
+    Text(Rc<[u8]>),
+    /// A text with the values of its placeholders.
+    Rendered(Rc<Rendered>),
+}
+
+/// A text with the values of its placeholders.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Rendered {
+    template: Rc<Template>,
+    /// The values by [`Placeholder`]; empty for those that the text does not contain.
+    values: [Box<str>; Placeholder::ALL.len()],
+}
+
+/// A position between two bytes of a [`Payload`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    piece: usize,
+    offset: usize,
 }
 
 impl Greeting {
@@ -169,56 +193,59 @@ impl Greeting {
     /// [`LineEnding::Raw`].
     pub fn parse(text: &[u8], ending: LineEnding) -> Result<Self, TemplateError> {
         let newline: &[u8] = match ending {
-            LineEnding::Raw => return Ok(Self::Static(text.into())),
+            LineEnding::Raw => return Ok(Self::Fixed(Payload::Text(text.into()))),
             LineEnding::Lf => b"\n",
             LineEnding::Crlf => b"\r\n",
         };
-        let mut segments = Vec::new();
-        let mut tail = Vec::with_capacity(text.len() + newline.len());
+        let mut placeholders = Vec::new();
+        let mut literal = Vec::with_capacity(text.len() + newline.len());
         let mut at = 0;
         while let Some(&byte) = text.get(at) {
             let next = text.get(at + 1);
             let mut length = 1;
             match byte {
                 b'{' | b'}' if next == Some(&byte) => {
-                    tail.push(byte);
+                    literal.push(byte);
                     length = 2;
                 }
                 b'{' | b'}' => {
                     let placeholder = placeholder_at(text, at)?;
-                    segments.push((mem::take(&mut tail), placeholder));
+                    placeholders.push((literal.len(), placeholder));
                     length = placeholder.name().len() + 2;
                 }
                 b'\r' if next == Some(&b'\n') => {}
-                b'\n' => tail.extend_from_slice(newline),
-                _ => tail.push(byte),
+                b'\n' => literal.extend_from_slice(newline),
+                _ => literal.push(byte),
             }
             at += length;
         }
         if text.last() != Some(&b'\n') {
-            tail.extend_from_slice(newline);
+            literal.extend_from_slice(newline);
         }
-        if segments.is_empty() {
-            return Ok(Self::Static(tail.into()));
+        if placeholders.is_empty() {
+            return Ok(Self::Fixed(Payload::Text(literal.into())));
         }
-        Ok(Self::Template(Rc::new(Template { segments, tail })))
+        Ok(Self::Template(Rc::new(Template {
+            text: literal.into(),
+            placeholders: placeholders.into(),
+        })))
     }
 
-    /// The greeting with the values that all connections of one socket share
-    /// filled in: static if there are no others.
+    /// The greeting for the connections of one socket: fixed if they are all sent the
+    /// same bytes.
     pub fn for_socket(&self, context: &Context<'_>) -> Self {
         match self {
             Self::Template(template) if !template.differs_by_connection() => {
-                Self::Static(template.render(context))
+                Self::Fixed(template.render(context))
             }
             _ => self.clone(),
         }
     }
 
     /// The bytes for one connection.
-    pub fn render(&self, context: &Context<'_>) -> Rc<[u8]> {
+    pub fn render(&self, context: &Context<'_>) -> Payload {
         match self {
-            Self::Static(bytes) => Rc::clone(bytes),
+            Self::Fixed(payload) => payload.clone(),
             Self::Template(template) => template.render(context),
         }
     }
@@ -226,20 +253,90 @@ impl Greeting {
 
 impl Template {
     fn differs_by_connection(&self) -> bool {
-        self.segments
+        self.placeholders
             .iter()
             .any(|(_, placeholder)| placeholder.differs_by_connection())
     }
 
     /// The bytes for one connection.
-    pub fn render(&self, context: &Context<'_>) -> Rc<[u8]> {
-        let mut bytes = Vec::new();
-        for (before, placeholder) in &self.segments {
-            bytes.extend_from_slice(before);
-            bytes.extend_from_slice(context.value(*placeholder).as_bytes());
+    pub fn render(self: &Rc<Self>, context: &Context<'_>) -> Payload {
+        let values = Placeholder::ALL.map(|placeholder| {
+            let is_used = self
+                .placeholders
+                .iter()
+                .any(|(_, used)| *used == placeholder);
+            if is_used {
+                context.value(placeholder).into()
+            } else {
+                Box::default()
+            }
+        });
+        Payload::Rendered(Rc::new(Rendered {
+            template: Rc::clone(self),
+            values,
+        }))
+    }
+
+    /// The text between two placeholders.
+    fn text_before(&self, index: usize) -> Option<&[u8]> {
+        let start = match index.checked_sub(1) {
+            Some(previous) => self.placeholders.get(previous)?.0,
+            None => 0,
+        };
+        let end = match self.placeholders.get(index) {
+            Some((end, _)) => *end,
+            None => self.text.len(),
+        };
+        Some(&self.text[start..end])
+    }
+}
+
+impl Payload {
+    /// The pieces from `position` on, in order; none is empty.
+    pub fn pieces_from(&self, position: Position) -> impl Iterator<Item = &[u8]> {
+        (position.piece..)
+            .map_while(|piece| self.piece(piece))
+            .enumerate()
+            .map(move |(index, bytes)| match index {
+                0 => &bytes[position.offset..],
+                _ => bytes,
+            })
+            .filter(|bytes| !bytes.is_empty())
+    }
+
+    /// The position `count` bytes after `position`.
+    pub fn advance(&self, position: Position, count: usize) -> Position {
+        let Position {
+            mut piece,
+            mut offset,
+        } = position;
+        offset += count;
+        while let Some(bytes) = self.piece(piece) {
+            if offset < bytes.len() {
+                break;
+            }
+            offset -= bytes.len();
+            piece += 1;
         }
-        bytes.extend_from_slice(&self.tail);
-        bytes.into()
+        Position { piece, offset }
+    }
+
+    /// All bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let pieces: Vec<&[u8]> = self.pieces_from(Position::default()).collect();
+        pieces.concat()
+    }
+
+    /// Text and values alternate: the even pieces are text.
+    fn piece(&self, index: usize) -> Option<&[u8]> {
+        match self {
+            Self::Text(text) => (index == 0).then_some(text),
+            Self::Rendered(rendered) if index % 2 == 0 => rendered.template.text_before(index / 2),
+            Self::Rendered(rendered) => {
+                let (_, placeholder) = rendered.template.placeholders.get(index / 2)?;
+                Some(rendered.values[*placeholder as usize].as_bytes())
+            }
+        }
     }
 }
 
@@ -283,8 +380,8 @@ mod tests {
 
     fn render(text: &str, ending: LineEnding, peer: Option<&str>, local: &LocalAddr) -> String {
         let greeting = Greeting::parse(text.as_bytes(), ending).unwrap();
-        let bytes = greeting.render(&context(peer, local));
-        String::from_utf8_lossy(&bytes).into_owned()
+        let payload = greeting.render(&context(peer, local));
+        String::from_utf8(payload.to_vec()).unwrap()
     }
 
     fn check(text: &str, ending: LineEnding, expected: &str) {
@@ -342,10 +439,42 @@ mod tests {
         let is_static = |text: &str| {
             let greeting = Greeting::parse(text.as_bytes(), LineEnding::Lf).unwrap();
             let greeting = greeting.for_socket(&context(None, &LocalAddr::Unnamed));
-            matches!(greeting, Greeting::Static(_))
+            matches!(greeting, Greeting::Fixed(_))
         };
         assert!(is_static("plain") && is_static("{hostname}") && is_static(""));
         assert!(!is_static("{time}"));
+    }
+
+    #[test]
+    fn payload_continues_at_every_position() {
+        let text = "{socket}{mode} between {{ {socket}{time}";
+        let greeting = Greeting::parse(text.as_bytes(), LineEnding::Crlf).unwrap();
+        let payload = greeting.render(&context(None, &LocalAddr::Unnamed));
+        let all = payload.to_vec();
+        for first in 0..=all.len() {
+            let position = payload.advance(Position::default(), first);
+            let rest: Vec<&[u8]> = payload.pieces_from(position).collect();
+            assert_eq!(rest.concat(), all[first..], "{first}");
+            for second in 0..=all.len() - first {
+                let later = payload.advance(position, second);
+                let rest: Vec<&[u8]> = payload.pieces_from(later).collect();
+                assert_eq!(rest.concat(), all[first + second..], "{first} + {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_share_the_text() {
+        let text = [b"x".repeat(1 << 20), b"{peer_addr}{time}".to_vec()].concat();
+        let greeting = Greeting::parse(&text, LineEnding::Lf).unwrap();
+        let Greeting::Template(template) = &greeting else {
+            panic!("not a template");
+        };
+        let local = LocalAddr::Unnamed;
+        let payloads: Vec<Payload> = (0..10)
+            .map(|_| greeting.render(&context(None, &local)))
+            .collect();
+        assert_eq!(Rc::strong_count(template), 1 + payloads.len());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::SystemTime;
 
 use crate::cli::Cli;
@@ -22,7 +21,7 @@ use crate::time_format;
 /// [`Error::Io`] if stdout cannot be written.
 pub fn answer(cli: &Cli, layers: &Layers, settings: &Settings) -> Result<(), Error> {
     let mode = settings.mode.unwrap_or(Mode::Accept);
-    let answer: Rc<[u8]> = if let Some(name) = &cli.preview {
+    let answer: Vec<u8> = if let Some(name) = &cli.preview {
         let socket = if name.is_empty() {
             mode.socket_name()
         } else {
@@ -30,9 +29,9 @@ pub fn answer(cli: &Cli, layers: &Layers, settings: &Settings) -> Result<(), Err
         };
         render(settings, mode, socket)
     } else if cli.show_config {
-        show::show(layers, mode).into_bytes().into()
+        show::show(layers, mode).into_bytes()
     } else {
-        check(layers, settings, mode).into_bytes().into()
+        check(layers, settings, mode).into_bytes()
     };
     let mut stdout = io::stdout().lock();
     match stdout.write_all(&answer).and_then(|()| stdout.flush()) {
@@ -65,13 +64,14 @@ fn check(layers: &Layers, settings: &Settings, mode: Mode) -> String {
 
 /// The greeting of the sockets named `socket`, as a client at one of the addresses
 /// for documentation (RFC 5737) would receive it.
-fn render(settings: &Settings, mode: Mode, socket: &str) -> Rc<[u8]> {
-    settings.greetings.for_socket(socket).render(&Context {
+fn render(settings: &Settings, mode: Mode, socket: &str) -> Vec<u8> {
+    let payload = settings.greetings.for_socket(socket).render(&Context {
         peer: Some(SocketAddr::from(([192, 0, 2, 1], 49152))),
         local: &LocalAddr::Ip(SocketAddr::from(([192, 0, 2, 2], 4000))),
         hostname: sys::hostname(),
         time: time_format::rfc3339(SystemTime::now()),
         socket,
         mode,
-    })
+    });
+    payload.to_vec()
 }

@@ -2,13 +2,14 @@
 //! query.
 
 use std::env;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::Cli;
 use crate::error::Error;
 use crate::event;
 use crate::query;
-use crate::server;
+use crate::server::{self, LoadSettings, Server};
 use crate::settings::Limits;
 use crate::settings::layers::Layers;
 use crate::settings::load;
@@ -58,22 +59,24 @@ fn answer_query(cli: &Cli) -> Result<(), Error> {
 
 fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Error> {
     let mode = sockets.mode();
-    // Before the settings are read, so that no signal ends the process meanwhile.
-    let signals = Signals::install().map_err(|error| Error::io("handle signals", error))?;
     let mut load_settings = || load::settings(&read_layers(cli)?, Some(mode));
-    match (load_settings(), sockets) {
-        (Ok(settings), sockets) => {
-            log::set_max_level(settings.log_level);
-            server::serve(sockets, settings, signals, &mut load_settings)
-        }
-        (Err(error), ServerSockets::Accepted { socket, name, mode }) => {
-            // Its result is ignored: the error to report is that of the settings.
-            let _ = server::close_gracefully(socket, name, mode, Limits::default());
+    match (prepare_server(&mut load_settings), sockets) {
+        (Ok(server), sockets) => server.serve(sockets),
+        (Err(error), ServerSockets::Accepted { socket, .. }) => {
+            server::close_gracefully(&socket, &Limits::default());
             Err(error)
         }
         // The clients stay in the backlog of the listening sockets.
         (Err(error), ServerSockets::Listening(_)) => Err(error),
     }
+}
+
+fn prepare_server<'a>(load_settings: &'a mut LoadSettings<'a>) -> Result<Server<'a>, Error> {
+    // Before the settings are read, so that no signal ends the process meanwhile.
+    let signals = Signals::install().map_err(|error| Error::io("handle signals", error))?;
+    let settings = load_settings()?;
+    log::set_max_level(settings.log_level);
+    Server::new(settings, signals, load_settings)
 }
 
 /// Logs the error that ends greeter. A query also prints the invalid line, as
@@ -87,7 +90,8 @@ fn report(error: &Error, cli: &Cli) {
     log::error!(MESSAGE_ID = message_id; "{error}");
     if let Error::Settings { excerpt, .. } = error {
         if cli.is_query() {
-            eprint!("{excerpt}");
+            // Not `eprint!`, which panics if stderr cannot be written.
+            let _ = io::stderr().write_all(excerpt.as_bytes());
         }
     }
 }

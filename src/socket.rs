@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
@@ -326,10 +327,14 @@ impl Socket {
     /// kernel may hold them back.
     ///
     /// # Errors
-    /// Those of send(2).
-    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .send_with_flags(bytes, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)
+    /// Those of sendmsg(2).
+    pub fn send(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE;
+        match pieces {
+            // send(2) costs less than sendmsg(2), and almost all greetings are one piece.
+            [piece] => self.0.send_with_flags(piece, flags),
+            _ => self.0.send_vectored_with_flags(pieces, flags),
+        }
     }
 
     /// Sends FIN (shutdown(2), `SHUT_WR`): the client reads EOF after the greeting.
@@ -337,6 +342,13 @@ impl Socket {
         // An error is ignored: it means that the connection is gone, which the
         // next recv(2) reports.
         let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    /// Makes close(2) send a reset and drop what is unsent, so that the peer of a
+    /// greeting that was cut does not take it for whole. A Unix socket has no reset.
+    pub fn reset_on_close(&self) {
+        // An error is ignored: the connection is gone already.
+        let _ = self.0.set_linger(Some(Duration::ZERO));
     }
 
     /// Whether the peer's kernel has acknowledged all bytes and the FIN of
@@ -358,6 +370,12 @@ impl Socket {
         let limit = limit.min(buffer.0.len());
         self.0
             .recv_with_flags(&mut buffer.0[..limit], MSG_DONTWAIT | MSG_TRUNC)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -438,7 +456,7 @@ mod tests {
         let mut buffer = DiscardBuffer::default();
         let empty = server.discard(&mut buffer, 10).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        client.send(b"hello").unwrap();
+        client.send(&[IoSlice::new(b"hello")]).unwrap();
         client.shutdown_write();
         assert_eq!(server.discard(&mut buffer, 3).unwrap(), 3);
         assert_eq!(server.discard(&mut buffer, 10).unwrap(), 2);

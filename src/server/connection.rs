@@ -5,18 +5,27 @@
 //! send a reset, and the peer's kernel then drops what the client has not read yet.
 //! So: send, shutdown(2), discard input until the peer closes, then close.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
+use crate::greeting::{Payload, Position};
 use crate::settings::Limits;
 use crate::socket::{DiscardBuffer, Interest, LocalAddr, Socket};
-use crate::sys::ffi::errno::{ENOBUFS, ENOMEM};
+use crate::sys::ffi::errno::{EINTR, ENOBUFS, ENOMEM};
 
-/// How often the kernel is asked whether an expired connection's greeting was delivered.
+/// How often the kernel is asked whether the greeting of a connection that is to be
+/// closed was delivered.
 const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while the service stops.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Pieces of a greeting that one system call sends.
+const MAX_PIECES: usize = 16;
+/// Times that one call of [`Connection::advance`] reads, so that a peer that sends
+/// without end does not occupy the loop.
+const MAX_READS: usize = 16;
 
 /// A connection.
 #[derive(Debug)]
@@ -29,6 +38,8 @@ pub struct Connection {
     accepted_at: Instant,
     /// Bytes of the greeting that the kernel has accepted.
     sent: usize,
+    /// Whether the service stops.
+    draining: bool,
     state: State,
 }
 
@@ -37,15 +48,18 @@ pub struct Connection {
 enum State {
     /// The kernel has not accepted all of the greeting yet.
     Sending {
-        greeting: Rc<[u8]>,
-        /// The end of `write_timeout`.
+        payload: Payload,
+        position: Position,
+        /// The end of `write_timeout`, or of `drain_timeout`.
         deadline: Instant,
     },
     /// Input is discarded until the peer closes.
     Closing {
-        /// Bytes that may still be discarded, of `linger_bytes`.
-        discard_budget: usize,
-        /// The end of `linger_timeout`, or of an extension until delivery.
+        /// When the kernel accepted the last byte.
+        sent_at: Instant,
+        /// Bytes of input discarded since then.
+        discarded: usize,
+        /// When greeter decides to close, or checks for delivery again.
         linger_until: Instant,
         /// When the connection is closed even if the greeting was not delivered.
         hard_deadline: Instant,
@@ -59,23 +73,37 @@ pub enum Progress {
     GreetingSent,
     /// Nothing can be done before the socket is ready.
     Pending(Interest),
-    /// The peer has disconnected before the greeting was sent.
-    Disconnected,
-    /// The connection can be closed without losing anything.
-    Done,
+    /// Nothing can be done now, and no event will tell when: the kernel is short of
+    /// memory, or it is the turn of other connections.
+    RetryLater,
+    /// The connection has to be closed.
+    Finished(Outcome),
 }
 
-/// How a connection ended for the client: the journal field `GREETER_RESULT`.
+/// How a connection ended: the journal field `GREETER_RESULT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The kernel has accepted all of the greeting.
+    /// The greeting was sent, and the peer closed or has received it.
     Sent,
-    /// The peer disconnected before that.
+    /// The peer disconnected before the kernel had accepted all of the greeting.
     Disconnected,
-    /// The peer did not receive the greeting within `write_timeout`.
+    /// The kernel could not accept all of the greeting within `write_timeout`.
     TimedOut,
     /// The peer's address has `connections_per_source` open connections.
     Refused,
+    /// greeter closed the connection before the greeting was delivered: at the end of
+    /// `drain_timeout`, of `write_timeout` and `linger_timeout` together, or because
+    /// of an error that ended the service.
+    CutOff,
+}
+
+/// What is known of the input of a connection in [`State::Closing`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Input {
+    /// The peer has closed, and all that it sent was read.
+    Ended,
+    /// The peer has not closed, or there is more to read.
+    Open,
 }
 
 impl Connection {
@@ -84,7 +112,7 @@ impl Connection {
         socket: Socket,
         peer: Option<SocketAddr>,
         endpoint: Rc<Endpoint>,
-        greeting: Rc<[u8]>,
+        payload: Payload,
         limits: Rc<Limits>,
         now: Instant,
     ) -> Self {
@@ -96,7 +124,12 @@ impl Connection {
             peer,
             accepted_at: now,
             sent: 0,
-            state: State::Sending { greeting, deadline },
+            draining: false,
+            state: State::Sending {
+                payload,
+                position: Position::default(),
+                deadline,
+            },
         }
     }
 
@@ -125,19 +158,18 @@ impl Connection {
         &self.limits
     }
 
-    /// When the connection was accepted.
-    pub fn accepted_at(&self) -> Instant {
-        self.accepted_at
-    }
-
     /// Bytes of the greeting that the kernel has accepted.
     pub fn bytes_sent(&self) -> usize {
         self.sent
     }
 
-    /// Whether the kernel has not accepted all of the greeting yet.
-    pub fn is_sending(&self) -> bool {
-        matches!(self.state, State::Sending { .. })
+    /// From accept(2) until the kernel accepted the last byte, or until now.
+    pub fn duration(&self) -> Duration {
+        let end = match self.state {
+            State::Sending { .. } => Instant::now(),
+            State::Closing { sent_at, .. } => sent_at,
+        };
+        end.duration_since(self.accepted_at)
     }
 
     /// When [`Connection::expire_or_extend`] has to be called next.
@@ -148,81 +180,176 @@ impl Connection {
         }
     }
 
-    /// Whether the deadline has passed and the connection must be closed.
+    /// The service stops: what is delivered is closed as soon as its input is read,
+    /// the rest has until `deadline`. [`Connection::advance`] must be called next.
+    pub fn drain(&mut self, now: Instant, deadline: Instant) {
+        self.draining = true;
+        match &mut self.state {
+            State::Sending { deadline: end, .. } => *end = deadline.min(*end),
+            State::Closing {
+                linger_until,
+                hard_deadline,
+                ..
+            } => {
+                *linger_until = now;
+                *hard_deadline = deadline.min(*hard_deadline);
+            }
+        }
+    }
+
+    /// The outcome if the deadline has passed and the connection must be closed;
+    /// otherwise the deadline is extended if it has passed.
     ///
     /// A greeting that was sent but not delivered, because packets were lost, extends
     /// the deadline, for at most `write_timeout` after `linger_timeout`: after
     /// close(2) the kernel would answer the peer's next packet with a reset, and not
     /// send the greeting again.
-    pub fn expire_or_extend(&mut self, now: Instant) -> bool {
+    pub fn expire_or_extend(&mut self, now: Instant) -> Option<Outcome> {
         if now < self.deadline() {
-            return false;
+            return None;
         }
-        if let State::Closing {
-            linger_until,
-            hard_deadline,
-            ..
-        } = &mut self.state
-        {
-            if now < *hard_deadline && !self.socket.is_delivered() {
-                *linger_until = (*hard_deadline).min(now + DELIVERY_CHECK_INTERVAL);
-                return false;
+        if self.may_close(Input::Open, now) {
+            return Some(Outcome::Sent);
+        }
+        let check_interval = self.delivery_check_interval();
+        match &mut self.state {
+            State::Sending { .. } => {
+                self.socket.reset_on_close();
+                Some(if self.draining {
+                    Outcome::CutOff
+                } else {
+                    Outcome::TimedOut
+                })
+            }
+            State::Closing { hard_deadline, .. } if now >= *hard_deadline => Some(Outcome::CutOff),
+            State::Closing {
+                linger_until,
+                hard_deadline,
+                ..
+            } => {
+                *linger_until = (*hard_deadline).min(now + check_interval);
+                None
             }
         }
-        true
     }
 
     /// Does what is possible without blocking, up to the next state.
     pub fn advance(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
-        match &mut self.state {
-            State::Sending { greeting, .. } => {
-                while self.sent < greeting.len() {
-                    match self.socket.send(&greeting[self.sent..]) {
-                        Ok(accepted) => self.sent += accepted,
-                        Err(error) if is_send_buffer_full(&error) => {
-                            return Progress::Pending(Interest::ReadableAndWritable);
-                        }
-                        Err(_) => return Progress::Disconnected,
-                    }
-                }
-                self.begin_close(now);
-                Progress::GreetingSent
+        match self.state {
+            State::Sending { .. } => self.send(now),
+            State::Closing { .. } => self.discard(buffer, now),
+        }
+    }
+
+    fn send(&mut self, now: Instant) -> Progress {
+        let State::Sending {
+            payload, position, ..
+        } = &mut self.state
+        else {
+            return Progress::GreetingSent;
+        };
+        loop {
+            let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+            let mut count = 0;
+            for (slot, piece) in pieces.iter_mut().zip(payload.pieces_from(*position)) {
+                *slot = IoSlice::new(piece);
+                count += 1;
             }
-            State::Closing { discard_budget, .. } => {
-                while *discard_budget > 0 {
-                    match self.socket.discard(buffer, *discard_budget) {
-                        Ok(0) => break,
-                        Ok(discarded) => *discard_budget -= discarded,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                            return Progress::Pending(Interest::Readable);
-                        }
-                        // A reset is the end of input, too.
-                        Err(_) => break,
-                    }
+            if count == 0 {
+                break;
+            }
+            match self.socket.send(&pieces[..count]) {
+                Ok(accepted) => {
+                    self.sent += accepted;
+                    *position = payload.advance(*position, accepted);
                 }
-                Progress::Done
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Progress::Pending(Interest::ReadableAndWritable);
+                }
+                // epoll(7) is edge-triggered and reports no end of such a shortage.
+                Err(error) if is_temporary(&error) => return Progress::RetryLater,
+                Err(_) => return Progress::Finished(Outcome::Disconnected),
             }
         }
+        self.begin_close(now);
+        Progress::GreetingSent
     }
 
     /// Shuts the sending side down; the peer's close is waited for from now on.
     fn begin_close(&mut self, now: Instant) {
         self.socket.shutdown_write();
-        let Limits {
-            write_timeout,
-            linger_timeout,
-            linger_bytes,
-            ..
-        } = *self.limits;
+        let mut hard_deadline =
+            self.accepted_at + self.limits.write_timeout + self.limits.linger_timeout;
+        let mut linger_until = now + self.limits.linger_timeout;
+        if self.draining {
+            hard_deadline = self.deadline();
+            linger_until = now;
+        }
         self.state = State::Closing {
-            discard_budget: if linger_timeout.is_zero() {
-                0
-            } else {
-                linger_bytes as usize
-            },
-            linger_until: now + linger_timeout,
-            hard_deadline: self.accepted_at + write_timeout + linger_timeout,
+            sent_at: now,
+            discarded: 0,
+            linger_until,
+            hard_deadline,
         };
+    }
+
+    fn discard(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
+        for _ in 0..MAX_READS {
+            let input = match self.socket.discard(buffer, usize::MAX) {
+                Ok(0) => Input::Ended,
+                Ok(count) => {
+                    self.count_discarded(count, now);
+                    if self.is_over_budget() && self.may_close(Input::Open, now) {
+                        return Progress::Finished(Outcome::Sent);
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Input::Open,
+                Err(error) if is_temporary(&error) => return Progress::RetryLater,
+                // A reset is the end of input, too.
+                Err(_) => Input::Ended,
+            };
+            if self.may_close(input, now) {
+                return Progress::Finished(Outcome::Sent);
+            }
+            return Progress::Pending(Interest::Readable);
+        }
+        Progress::RetryLater
+    }
+
+    fn count_discarded(&mut self, count: usize, now: Instant) {
+        let limit = self.limits.linger_bytes as usize;
+        if let State::Closing {
+            discarded,
+            linger_until,
+            ..
+        } = &mut self.state
+        {
+            *discarded += count;
+            if *discarded >= limit {
+                *linger_until = now.min(*linger_until);
+            }
+        }
+    }
+
+    fn is_over_budget(&self) -> bool {
+        matches!(self.state, State::Closing { discarded, .. }
+            if discarded >= self.limits.linger_bytes as usize)
+    }
+
+    /// The one rule that decides when a connection may be closed. If the peer has
+    /// closed and all of its input was read, close(2) sends no reset, and the kernel
+    /// goes on delivering the greeting. Before that, closing is greeter's decision
+    /// (`linger_bytes`, `linger_timeout`, or the service stops), and the greeting
+    /// must have been delivered.
+    fn may_close(&self, input: Input, now: Instant) -> bool {
+        match self.state {
+            State::Sending { .. } => false,
+            State::Closing { linger_until, .. } => {
+                let is_decided = now >= linger_until || self.is_over_budget();
+                input == Input::Ended || (is_decided && self.socket.is_delivered())
+            }
+        }
     }
 
     /// Ends a connection that is refused: FIN, without a greeting. The input that has
@@ -232,13 +359,33 @@ impl Connection {
         // An error is ignored: the connection is closed in any case.
         let _ = self.socket.discard(buffer, usize::MAX);
     }
+
+    /// Ends a connection because the service fails. A greeting that was cut ends in a
+    /// reset.
+    pub fn abort(&self) -> Outcome {
+        match self.state {
+            State::Sending { .. } => {
+                self.socket.reset_on_close();
+                Outcome::CutOff
+            }
+            State::Closing { .. } if self.socket.is_delivered() => Outcome::Sent,
+            State::Closing { .. } => Outcome::CutOff,
+        }
+    }
+
+    fn delivery_check_interval(&self) -> Duration {
+        if self.draining {
+            DRAIN_CHECK_INTERVAL
+        } else {
+            DELIVERY_CHECK_INTERVAL
+        }
+    }
 }
 
-/// Whether send(2) failed because the send buffer is full, or, with ENOBUFS and
-/// ENOMEM, the buffers of the whole system.
-fn is_send_buffer_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-        || matches!(error.raw_os_error(), Some(ENOBUFS | ENOMEM))
+/// Whether send(2) or recv(2) failed for a reason that passes and has nothing to do
+/// with the peer: the system's memory for sockets is used up, or a signal arrived.
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENOBUFS | ENOMEM | EINTR))
 }
 
 #[cfg(test)]
@@ -273,7 +420,7 @@ mod tests {
             Socket::from(socket),
             None,
             Rc::new(endpoint),
-            greeting.into(),
+            Payload::Text(greeting.into()),
             Rc::new(LIMITS),
             Instant::now(),
         )
@@ -301,7 +448,7 @@ mod tests {
         client.read_to_string(&mut received).unwrap();
         assert_eq!(received, "hello\n");
         drop(client);
-        assert_eq!(advance(&mut connection), Progress::Done);
+        assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Sent));
     }
 
     #[test]
@@ -309,7 +456,7 @@ mod tests {
         let (mut connection, mut client) = unix_connection(b"");
         client.write_all(b"0123456789").unwrap();
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
-        assert_eq!(advance(&mut connection), Progress::Done);
+        assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Sent));
     }
 
     #[test]
@@ -335,7 +482,10 @@ mod tests {
     fn closed_peer_is_disconnected() {
         let (mut connection, client) = unix_connection(b"hello\n");
         drop(client);
-        assert_eq!(advance(&mut connection), Progress::Disconnected);
+        assert_eq!(
+            advance(&mut connection),
+            Progress::Finished(Outcome::Disconnected)
+        );
     }
 
     /// A TCP connection whose peer has no room for the whole greeting.
@@ -359,10 +509,11 @@ mod tests {
         let (mut connection, mut client) = connection_with_small_window();
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
         let sent_at = Instant::now();
-        assert!(!connection.expire_or_extend(sent_at));
+        assert_eq!(connection.expire_or_extend(sent_at), None);
         let late = sent_at + LIMITS.linger_timeout;
-        assert!(
-            !connection.expire_or_extend(late),
+        assert_eq!(
+            connection.expire_or_extend(late),
+            None,
             "the greeting is not delivered"
         );
         assert!(
@@ -377,7 +528,7 @@ mod tests {
             if let State::Closing { linger_until, .. } = &mut connection.state {
                 *linger_until = late;
             }
-            connection.expire_or_extend(late)
+            connection.expire_or_extend(late) == Some(Outcome::Sent)
         });
         assert!(delivered);
     }
@@ -387,7 +538,7 @@ mod tests {
         let (mut connection, _client) = connection_with_small_window();
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
         let mut extensions = 0;
-        while !connection.expire_or_extend(connection.deadline()) {
+        while connection.expire_or_extend(connection.deadline()).is_none() {
             extensions += 1;
             assert!(extensions < 10, "no connection may stay open for ever");
         }

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -22,8 +22,12 @@ use crate::socket::{DiscardBuffer, Interest};
 const REGISTER_DELAY: Duration = Duration::from_millis(5);
 /// How long [`Connections::next_deadline`] waits for more of them.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
+/// How long to wait before a connection is advanced again that no event will report.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// How often deadlines are checked, at most.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
+/// The same while the service stops.
+const DRAIN_EXPIRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The open connections.
 #[derive(Debug)]
@@ -31,9 +35,14 @@ pub struct Connections {
     slots: Slab<Slot>,
     /// When each connection was greeted that was not swept since; the oldest first.
     recently_greeted: VecDeque<(Instant, usize)>,
+    /// When each connection has to be advanced that no event will report; the
+    /// earliest first.
+    retries: VecDeque<(Instant, usize)>,
     per_source: PerSource,
     /// When deadlines are checked next.
     next_expiry_check: Instant,
+    /// Set while the service stops: when the last connection is closed.
+    drain_deadline: Option<Instant>,
     discard_buffer: DiscardBuffer,
 }
 
@@ -43,6 +52,8 @@ struct Slot {
     /// The source that the connection is counted for, if sources are counted.
     source: Option<IpAddr>,
     registered: bool,
+    /// Whether the connection is in `retries`.
+    retrying: bool,
 }
 
 impl Connections {
@@ -51,8 +62,10 @@ impl Connections {
         Self {
             slots: Slab::new(),
             recently_greeted: VecDeque::new(),
+            retries: VecDeque::new(),
             per_source: PerSource::default(),
             next_expiry_check: now,
+            drain_deadline: None,
             discard_buffer: DiscardBuffer::default(),
         }
     }
@@ -67,44 +80,38 @@ impl Connections {
         self.slots.is_empty()
     }
 
-    /// The number of connections whose greeting was not sent yet.
-    pub fn unsent(&self) -> usize {
-        let slots = self.slots.iter();
-        slots
-            .filter(|(_, slot)| slot.connection.is_sending())
-            .count()
-    }
-
-    /// When [`Connections::sweep_greeted`] or [`Connections::close_expired`] has to be
-    /// called next; `None` if no connection is open.
+    /// When a timer of the connections is due next; `None` if no
+    /// connection is open.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.slots.is_empty() {
             return None;
         }
         let sweep = self.recently_greeted.front();
         let sweep = sweep.map(|(greeted_at, _)| *greeted_at + SWEEP_INTERVAL);
-        Some(match sweep {
-            Some(sweep) => sweep.min(self.next_expiry_check),
-            None => self.next_expiry_check,
-        })
+        let retry = self.retries.front().map(|(retry_at, _)| *retry_at);
+        [sweep, retry, Some(self.next_expiry_check)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Adds an accepted connection and sends its greeting: for almost all this is
     /// the only send(2). If its source has too many connections, it is refused.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2), if the greeting was not sent at once; the connection is
-    /// closed.
+    /// Those of epoll_ctl(2), if the greeting was not sent at once; the connection
+    /// stays open and is retried.
     pub fn add(
         &mut self,
-        connection: Connection,
+        mut connection: Connection,
         now: Instant,
         poller: &Poller,
         stats: &mut Stats,
     ) -> io::Result<()> {
+        stats.count_accepted();
         let limit = connection.limits().connections_per_source;
         let source = match connection.peer() {
-            Some(peer) if limit > 0 => Some(source_key(peer.ip())),
+            Some(peer) if limit > 0 => Some(source_key(peer)),
             _ => None,
         };
         if let Some(source) = source {
@@ -114,28 +121,40 @@ impl Connections {
                 return Ok(());
             }
         }
+        if let Some(deadline) = self.drain_deadline {
+            connection.drain(now, deadline);
+        }
         let key = self.slots.insert(Slot {
             connection,
             source,
             registered: false,
+            retrying: false,
         });
-        self.check_expiry_by(now + EXPIRY_INTERVAL);
-        match self.advance(key, now, stats) {
-            Progress::GreetingSent => {
-                self.recently_greeted.push_back((now, key));
-                Ok(())
-            }
-            Progress::Pending(interest) => self.register(key, interest, poller),
-            Progress::Disconnected | Progress::Done => Ok(()),
+        self.check_expiry_by(now + self.expiry_interval());
+        if self.advance(key, now, poller, stats)? == Progress::GreetingSent {
+            self.recently_greeted.push_back((now, key));
         }
+        Ok(())
     }
 
     /// Advances a connection that epoll(7) has reported.
-    pub fn handle_event(&mut self, key: usize, now: Instant, stats: &mut Stats) {
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2); the connection stays open and is retried.
+    pub fn handle_event(
+        &mut self,
+        key: usize,
+        now: Instant,
+        poller: &Poller,
+        stats: &mut Stats,
+    ) -> io::Result<()> {
         // A connection that was closed in this loop iteration can still be reported.
-        if self.slots.contains(key) && self.advance(key, now, stats) == Progress::GreetingSent {
-            self.advance(key, now, stats);
+        if self.slots.contains(key)
+            && self.advance(key, now, poller, stats)? == Progress::GreetingSent
+        {
+            self.advance(key, now, poller, stats)?;
         }
+        Ok(())
     }
 
     /// Advances the connections whose greeting was sent [`REGISTER_DELAY`] ago, or,
@@ -143,7 +162,7 @@ impl Connections {
     /// done are closed, the others registered.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2) for a connection; it is closed.
+    /// Those of epoll_ctl(2); the connection stays open and is retried.
     pub fn sweep_greeted(
         &mut self,
         all: bool,
@@ -159,9 +178,22 @@ impl Connections {
             // The connection may have expired, and its key may have been reused.
             let is_unregistered = self.slots.get(key).is_some_and(|slot| !slot.registered);
             if is_unregistered {
-                if let Progress::Pending(interest) = self.advance(key, now, stats) {
-                    self.register(key, interest, poller)?;
-                }
+                self.advance(key, now, poller, stats)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Advances the connections whose retry is due.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2); the connection stays open and is retried.
+    pub fn retry(&mut self, now: Instant, poller: &Poller, stats: &mut Stats) -> io::Result<()> {
+        while let Some((_, key)) = self.retries.front().filter(|(due, _)| *due <= now).copied() {
+            self.retries.pop_front();
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.retrying = false;
+                self.handle_event(key, now, poller, stats)?;
             }
         }
         Ok(())
@@ -174,44 +206,80 @@ impl Connections {
         }
         let mut expired = Vec::new();
         for (key, slot) in &mut self.slots {
-            if slot.connection.expire_or_extend(now) {
-                expired.push(key);
+            if let Some(outcome) = slot.connection.expire_or_extend(now) {
+                expired.push((key, outcome));
             }
         }
-        for key in expired {
-            let connection = &self.slots[key].connection;
-            if connection.is_sending() {
-                stats.record(connection, Outcome::TimedOut);
-            }
-            self.close(key);
+        for (key, outcome) in expired {
+            self.close(key, outcome, stats);
         }
         let deadlines = self
             .slots
             .iter()
             .map(|(_, slot)| slot.connection.deadline());
         self.next_expiry_check = match deadlines.min() {
-            Some(deadline) => deadline.max(now + EXPIRY_INTERVAL),
+            Some(deadline) => deadline.max(now + self.expiry_interval()),
             None => now,
         };
     }
 
-    /// Advances a connection and records its outcome; closes it if it has ended.
-    fn advance(&mut self, key: usize, now: Instant, stats: &mut Stats) -> Progress {
+    /// The service stops: closes the connections whose greeting was delivered; the
+    /// others, and those that are added from now on, are closed when theirs is, at
+    /// `deadline` at the latest.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2); the connection stays open and is retried.
+    pub fn drain(
+        &mut self,
+        deadline: Instant,
+        now: Instant,
+        poller: &Poller,
+        stats: &mut Stats,
+    ) -> io::Result<()> {
+        self.drain_deadline = Some(deadline);
+        let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
+        let mut result = Ok(());
+        for key in keys {
+            self.slots[key].connection.drain(now, deadline);
+            result = result.and(self.handle_event(key, now, poller, stats));
+        }
+        self.check_expiry_by(now + DRAIN_EXPIRY_INTERVAL);
+        result
+    }
+
+    /// Closes all connections because the service fails.
+    pub fn abort_all(&mut self, stats: &mut Stats) {
+        let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let outcome = self.slots[key].connection.abort();
+            self.close(key, outcome, stats);
+        }
+    }
+
+    /// Advances a connection, then closes, registers or retries it as its progress
+    /// demands.
+    fn advance(
+        &mut self,
+        key: usize,
+        now: Instant,
+        poller: &Poller,
+        stats: &mut Stats,
+    ) -> io::Result<Progress> {
         let connection = &mut self.slots[key].connection;
         let progress = connection.advance(&mut self.discard_buffer, now);
+        let deadline = connection.deadline();
         match progress {
-            Progress::Pending(_) => {}
-            Progress::GreetingSent => {
-                stats.record(connection, Outcome::Sent);
-                self.check_expiry_by(now + EXPIRY_INTERVAL);
+            Progress::GreetingSent => self.check_expiry_by(now + self.expiry_interval()),
+            Progress::Pending(interest) => {
+                self.check_expiry_by(deadline.max(now + self.expiry_interval()));
+                if !self.slots[key].registered {
+                    self.register(key, interest, now, poller)?;
+                }
             }
-            Progress::Disconnected => {
-                stats.record(connection, Outcome::Disconnected);
-                self.close(key);
-            }
-            Progress::Done => self.close(key),
+            Progress::RetryLater => self.retry_later(key, now),
+            Progress::Finished(outcome) => self.close(key, outcome, stats),
         }
-        progress
+        Ok(progress)
     }
 
     /// Deadlines are checked at `time` at the latest.
@@ -219,22 +287,45 @@ impl Connections {
         self.next_expiry_check = self.next_expiry_check.min(time);
     }
 
-    fn register(&mut self, key: usize, interest: Interest, poller: &Poller) -> io::Result<()> {
-        let slot = &mut self.slots[key];
-        let result = poller.register(slot.connection.socket(), Token::Connection(key), interest);
+    fn expiry_interval(&self) -> Duration {
+        match self.drain_deadline {
+            Some(_) => DRAIN_EXPIRY_INTERVAL,
+            None => EXPIRY_INTERVAL,
+        }
+    }
+
+    fn register(
+        &mut self,
+        key: usize,
+        interest: Interest,
+        now: Instant,
+        poller: &Poller,
+    ) -> io::Result<()> {
+        let socket = self.slots[key].connection.socket();
+        let result = poller.register(socket, Token::Connection(key), interest);
         match result {
-            Ok(()) => slot.registered = true,
-            Err(_) => self.close(key),
+            Ok(()) => self.slots[key].registered = true,
+            Err(_) => self.retry_later(key, now),
         }
         result
     }
 
-    /// Closes a connection: its socket is dropped, and its source counts one less.
-    fn close(&mut self, key: usize) {
+    fn retry_later(&mut self, key: usize, now: Instant) {
+        let slot = &mut self.slots[key];
+        if !slot.retrying {
+            slot.retrying = true;
+            self.retries.push_back((now + RETRY_DELAY, key));
+        }
+    }
+
+    /// Closes a connection: its outcome is recorded, its socket is dropped, and its
+    /// source counts one less.
+    fn close(&mut self, key: usize, outcome: Outcome, stats: &mut Stats) {
         let slot = self.slots.remove(key);
         if let Some(source) = slot.source {
             self.per_source.remove(source);
         }
+        stats.record(&slot.connection, outcome);
     }
 }
 
@@ -264,14 +355,15 @@ impl PerSource {
     }
 }
 
-/// What `connections_per_source` counts as one source: an IPv4 address or an IPv6 /64.
-fn source_key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
+/// What `connections_per_source` counts as one source: an IPv4 address, an IPv6 /64,
+/// or a whole link-local address, as all hosts of a link share that network.
+fn source_key(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => {
             let network = u128::from(v6) & !u128::from(u64::MAX);
             IpAddr::V6(Ipv6Addr::from(network))
         }
+        address => address,
     }
 }
 
@@ -281,11 +373,12 @@ mod tests {
 
     #[test]
     fn sources_are_ipv4_addresses_and_ipv6_64_networks() {
-        let source = |text: &str| source_key(text.parse().unwrap());
+        let source = |text: &str| source_key(SocketAddr::new(text.parse().unwrap(), 1));
         assert_eq!(source("2001:db8:1:2::3"), source("2001:db8:1:2:ffff::"));
         assert_ne!(source("2001:db8:1:2::3"), source("2001:db8:1:3::3"));
         assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
         assert_ne!(source("192.0.2.2"), source("192.0.2.1"));
+        assert_ne!(source("fe80::1"), source("fe80::2"));
     }
 
     #[test]

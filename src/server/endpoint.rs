@@ -1,10 +1,9 @@
 //! The socket that a client connected to, as greetings and log messages name it.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::SystemTime;
 
-use crate::greeting::{Context, Greeting};
+use crate::greeting::{Context, Greeting, Payload};
 use crate::mode::Mode;
 use crate::socket::{LocalAddr, Socket};
 use crate::sys;
@@ -33,7 +32,7 @@ impl Endpoint {
         }
     }
 
-    /// The greeting for this socket: static if no connection differs from another.
+    /// The greeting for this socket: fixed if all its connections are sent the same.
     pub fn adopt(&self, greeting: &Greeting) -> Greeting {
         greeting.for_socket(&self.context(None, &self.local_addr))
     }
@@ -44,10 +43,10 @@ impl Endpoint {
         greeting: &Greeting,
         socket: &Socket,
         peer: Option<SocketAddr>,
-    ) -> Rc<[u8]> {
+    ) -> Payload {
         match greeting {
             // Checked first: the context of a template takes system calls.
-            Greeting::Static(bytes) => Rc::clone(bytes),
+            Greeting::Fixed(payload) => payload.clone(),
             Greeting::Template(template) => {
                 template.render(&self.context(peer, &self.local_addr_of(socket)))
             }

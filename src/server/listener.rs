@@ -1,20 +1,36 @@
 //! A listening socket with its greeting, and the errors of accept(2).
 
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::endpoint::Endpoint;
+use crate::error::{Error, os_message};
+use crate::event;
 use crate::greeting::Greeting;
 use crate::mode::Mode;
 use crate::settings::{Limits, Settings};
 use crate::socket::{ListenSocket, Socket};
 use crate::sys::ffi::errno::{
-    ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH,
-    ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT,
+    EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EINVAL, EMFILE, ENETDOWN,
+    ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, ENOTSOCK, EOPNOTSUPP, EPERM,
+    EPROTO, ETIMEDOUT,
 };
+
+/// Transient errors in a row, without a connection, after which they count as a
+/// failure of the socket: a lasting one must not occupy the loop.
+const MAX_TRANSIENT_ERRORS: u32 = 16;
+/// How long a socket pauses after its first failure; doubled at each further one.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// Failures in a row after which a socket that cannot recover is given up.
+const MAX_FAILURES: u32 = 10;
+/// How often the failures of a socket are logged, at most.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -24,6 +40,36 @@ pub struct Listener {
     greeting: Greeting,
     limits: Rc<Limits>,
     may_have_pending: bool,
+    /// Transient errors since the last connection.
+    transient_errors: u32,
+    health: Health,
+    last_warning: Option<Instant>,
+}
+
+/// Whether accept(2) works.
+#[derive(Debug)]
+enum Health {
+    Working,
+    /// accept(2) has failed `failures` times in a row.
+    Paused {
+        failures: u32,
+        until: Instant,
+    },
+    /// accept(2) will not work any more, because of this error.
+    GivenUp(io::Error),
+}
+
+/// What [`Listener::accept`] returns.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection, and the peer's address if it is TCP.
+    Connection(Socket, Option<SocketAddr>),
+    /// The backlog is empty, or the socket pauses.
+    Nothing,
+    /// A connection failed before it was accepted; there may be others.
+    Transient,
+    /// The process or the system is out of descriptors or memory.
+    Shortage(io::Error),
 }
 
 impl Listener {
@@ -40,6 +86,9 @@ impl Listener {
             socket,
             endpoint: Rc::new(endpoint),
             may_have_pending: true,
+            transient_errors: 0,
+            health: Health::Working,
+            last_warning: None,
         }
     }
 
@@ -60,9 +109,42 @@ impl Listener {
         &self.endpoint
     }
 
-    /// Whether the backlog may be non-empty: accept until it is not.
-    pub fn may_have_pending(&self) -> bool {
+    /// Whether accept(2) should be called: the backlog may be non-empty, and the
+    /// socket does not pause.
+    pub fn is_ready(&self, now: Instant) -> bool {
         self.may_have_pending
+            && match self.health {
+                Health::Working => true,
+                Health::Paused { until, .. } => now >= until,
+                Health::GivenUp(_) => false,
+            }
+    }
+
+    /// When the pause of a socket ends whose backlog may be non-empty.
+    pub fn pause_end(&self) -> Option<Instant> {
+        match self.health {
+            Health::Paused { until, .. } if self.may_have_pending => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Whether accept(2) fails.
+    pub fn is_failing(&self) -> bool {
+        !matches!(self.health, Health::Working)
+    }
+
+    /// Whether the socket was given up: accept(2) will not work any more.
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.health, Health::GivenUp(_))
+    }
+
+    /// The error of [`Listener::is_given_up`].
+    pub fn given_up_error(&mut self) -> Option<Error> {
+        let address = &self.endpoint.local_addr;
+        match mem::replace(&mut self.health, Health::Working) {
+            Health::GivenUp(error) => Some(Error::io(format!("accept on '{address}'"), error)),
+            Health::Working | Health::Paused { .. } => None,
+        }
     }
 
     /// Called when epoll(7) has reported the socket.
@@ -70,29 +152,70 @@ impl Listener {
         self.may_have_pending = true;
     }
 
-    /// Accepts the next connection. `None` if there is none (the backlog is empty),
-    /// or if it failed before it was accepted (a transient error).
-    ///
-    /// # Errors
-    /// Those of accept(2) that concern the process ([`is_shortage`]) or the socket.
-    pub fn accept(&mut self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
-        match self.socket.accept() {
-            Ok(accepted) => Ok(Some(accepted)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.may_have_pending = false;
-                Ok(None)
+    /// Accepts the next connection. Errors of accept(2) that concern this socket
+    /// pause it, and no other.
+    pub fn accept(&mut self, now: Instant) -> Accepted {
+        let error = match self.socket.accept() {
+            Ok((socket, peer)) => {
+                self.transient_errors = 0;
+                self.health = Health::Working;
+                return Accepted::Connection(socket, peer);
             }
-            Err(error) if is_transient(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => error,
+        };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.may_have_pending = false;
+            Accepted::Nothing
+        } else if is_shortage(&error) {
+            Accepted::Shortage(error)
+        } else if is_transient(&error) && self.transient_errors < MAX_TRANSIENT_ERRORS {
+            self.transient_errors += 1;
+            Accepted::Transient
+        } else {
+            self.fail(error, now);
+            Accepted::Nothing
         }
+    }
+
+    /// Pauses the socket for a growing time, or gives it up.
+    fn fail(&mut self, error: io::Error, now: Instant) {
+        let failures = match self.health {
+            Health::Paused { failures, .. } => failures + 1,
+            Health::Working | Health::GivenUp(_) => 1,
+        };
+        let is_given_up = failures >= MAX_FAILURES && is_lasting(&error);
+        let is_due = match self.last_warning {
+            Some(last) => now.duration_since(last) >= WARN_INTERVAL,
+            None => true,
+        };
+        if is_due || is_given_up {
+            self.last_warning = Some(now);
+            let address = &self.endpoint.local_addr;
+            let cause = os_message(&error);
+            let then = if is_given_up { "giving up" } else { "retrying" };
+            log::warn!(
+                MESSAGE_ID = event::LISTENER_FAILED,
+                GREETER_SOCKET = self.endpoint.name.as_str();
+                "cannot accept on '{address}': {cause}; {then}, other sockets are not affected"
+            );
+        }
+        self.health = if is_given_up {
+            Health::GivenUp(error)
+        } else {
+            let pause = MIN_PAUSE * 2_u32.pow(failures.min(8) - 1);
+            Health::Paused {
+                failures,
+                until: now + pause.min(MAX_PAUSE),
+            }
+        };
     }
 
     /// The connection of an accepted socket, with the greeting and limits in force.
     pub fn connection(&self, socket: Socket, peer: Option<SocketAddr>, now: Instant) -> Connection {
-        let greeting = self.endpoint.render(&self.greeting, &socket, peer);
+        let payload = self.endpoint.render(&self.greeting, &socket, peer);
         let endpoint = Rc::clone(&self.endpoint);
         let limits = Rc::clone(&self.limits);
-        Connection::new(socket, peer, endpoint, greeting, limits, now)
+        Connection::new(socket, peer, endpoint, payload, limits, now)
     }
 }
 
@@ -100,20 +223,28 @@ impl Listener {
 /// returned. accept(2) lists the network errors that are to be treated like EAGAIN;
 /// EPERM is a firewall's.
 fn is_transient(error: &io::Error) -> bool {
-    const NETWORK_ERRORS: [i32; 8] = [
+    const NETWORK_ERRORS: [i32; 7] = [
         ENETDOWN,
         EPROTO,
         ENOPROTOOPT,
         EHOSTDOWN,
         ENONET,
         EHOSTUNREACH,
-        EOPNOTSUPP,
         ENETUNREACH,
     ];
     const OTHER_ERRORS: [i32; 5] = [ECONNABORTED, ECONNRESET, ETIMEDOUT, EPERM, EINTR];
     error
         .raw_os_error()
         .is_some_and(|errno| NETWORK_ERRORS.contains(&errno) || OTHER_ERRORS.contains(&errno))
+}
+
+/// Whether an error of accept(2) means that the descriptor is not a listening socket
+/// (any more), so that it will not recover.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(EBADF | ENOTSOCK | EINVAL | EOPNOTSUPP)
+    )
 }
 
 /// Whether the process or the system is out of descriptors, memory or epoll watches.

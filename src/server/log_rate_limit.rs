@@ -47,7 +47,8 @@ impl LogRateLimiter {
         suppressed
     }
 
-    fn suppressed(&self) -> u64 {
+    /// Lines suppressed since the current second began.
+    pub fn suppressed(&self) -> u64 {
         self.requested.saturating_sub(LINES_PER_SECOND)
     }
 }

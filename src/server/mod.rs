@@ -10,15 +10,17 @@ mod redact;
 mod stats;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use self::connection::{Connection, Progress};
+use self::connection::Connection;
 use self::connections::Connections;
 use self::endpoint::Endpoint;
-use self::listener::{Listener, is_shortage};
+use self::listener::{Accepted, Listener};
 use self::redact::RedactedAddr;
-use self::stats::{Stats, counted};
+use self::stats::{Stats, Totals, counted};
 use crate::error::{Error, os_message};
 use crate::event;
 use crate::mode::Mode;
@@ -31,8 +33,8 @@ use crate::sys;
 use crate::systemd::notify::{self, Notifier};
 use crate::time_format;
 
-/// Connections that one listener may accept per loop iteration, so that no other
-/// listener starves.
+/// Connections that are accepted per loop iteration and listener, so that the open
+/// ones are handled, too.
 const ACCEPT_BATCH: usize = 128;
 /// How long nothing is accepted after a shortage of descriptors or memory, unless a
 /// connection ends earlier.
@@ -44,35 +46,24 @@ const RESERVED_FDS: usize = 32;
 const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the status text is sent, at most.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Before the exit the backlogs are accepted once more: how many connections, and how
+/// long to wait until their greetings are delivered.
+const LAST_ACCEPT_LIMIT: usize = 4096;
+const LAST_ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Errors of epoll_wait(2) in a row after which the service fails, and how long to
+/// wait after each.
+const MAX_WAIT_ERRORS: u32 = 10;
+const WAIT_ERROR_DELAY: Duration = Duration::from_millis(20);
 
 /// Loads the settings again.
 pub type LoadSettings<'a> = dyn FnMut() -> Result<Settings, Error> + 'a;
 
-/// Serves until SIGTERM or SIGINT, or until there are no more connections to expect.
-/// `load_settings` is called for a reload.
-///
-/// # Errors
-/// [`Error::Io`] if a listening socket or epoll(7) fails.
-pub fn serve(
-    sockets: ServerSockets,
-    settings: Settings,
-    signals: Signals,
-    load_settings: &mut LoadSettings<'_>,
-) -> Result<(), Error> {
-    let mut server = Server::new(settings, signals, load_settings)?;
-    match sockets {
-        ServerSockets::Listening(sockets) => server.start_listening(sockets)?,
-        ServerSockets::Accepted { socket, name, mode } => {
-            server.start_serving(socket, name, mode)?;
-        }
-    }
-    server.run()
-}
-
-/// The state of the serving loop. A per-connection service has no listener and one
-/// connection.
-struct Server<'a> {
+/// The serving loop. A per-connection service has no listener and one connection.
+pub struct Server<'a> {
     listeners: Vec<Listener>,
+    /// The listener that is asked next, so that each gets its share of the
+    /// connections that `connections` allows.
+    next_listener: usize,
     connections: Connections,
     settings: Settings,
     stats: Stats,
@@ -80,10 +71,11 @@ struct Server<'a> {
     poller: Poller,
     signals: Signals,
     load_settings: &'a mut LoadSettings<'a>,
+    phase: Phase,
     /// The part of the status text about the last reload, if it failed.
     reload_error: String,
     /// What the last status text contained.
-    last_status: StatusCounts,
+    last_status: StatusContent,
     next_status: Instant,
     /// Set after a shortage of descriptors or memory.
     accept_paused_until: Option<Instant>,
@@ -92,20 +84,53 @@ struct Server<'a> {
     last_shortage: Option<Instant>,
     /// The interval of `WATCHDOG=1`, and when it has to be sent next.
     watchdog: Option<(Duration, Instant)>,
-    last_accept: Instant,
-    /// Set after SIGTERM: when open connections are closed.
-    drain_deadline: Option<Instant>,
+    /// Since when there is no connection.
+    idle_since: Instant,
+    /// Errors of epoll_wait(2) since it last succeeded.
+    wait_errors: u32,
+    /// Connections that were cut off before the service began to stop.
+    cut_off_before_drain: u64,
 }
 
-/// The numbers in the status text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct StatusCounts {
-    sent: u64,
+/// What the loop does.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Connections are accepted.
+    Serving,
+    /// After SIGTERM: open connections are finished until `deadline`.
+    Draining { deadline: Instant },
+    /// The last connections, from the backlogs, are finished until `deadline`.
+    Leaving {
+        reason: ExitReason,
+        deadline: Instant,
+    },
+}
+
+/// Why the serving loop ends.
+#[derive(Debug, Clone, Copy)]
+enum ExitReason {
+    /// The only connection was closed (modes accepted and inet).
+    Served,
+    /// SIGTERM or SIGINT.
+    Stopped,
+    /// There were no connections for `idle_timeout`.
+    Idle(Duration),
+}
+
+/// What a status text depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct StatusContent {
+    totals: Totals,
     open: usize,
+    failing: usize,
 }
 
 impl<'a> Server<'a> {
-    fn new(
+    /// A server without sockets. `load_settings` is called for a reload.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if epoll(7) cannot be set up.
+    pub fn new(
         settings: Settings,
         signals: Signals,
         load_settings: &'a mut LoadSettings<'a>,
@@ -117,6 +142,7 @@ impl<'a> Server<'a> {
             .map_err(epoll_error)?;
         Ok(Self {
             listeners: Vec::new(),
+            next_listener: 0,
             connections: Connections::new(now),
             stats: Stats::new(settings.log_peer, now),
             settings,
@@ -124,16 +150,38 @@ impl<'a> Server<'a> {
             poller,
             signals,
             load_settings,
+            phase: Phase::Serving,
             reload_error: String::new(),
-            last_status: StatusCounts { sent: 0, open: 0 },
+            last_status: StatusContent::default(),
             next_status: now,
             accept_paused_until: None,
             fd_capacity: usize::MAX,
             last_shortage: None,
             watchdog: notify::watchdog_interval().map(|interval| (interval, now + interval)),
-            last_accept: now,
-            drain_deadline: None,
+            idle_since: now,
+            wait_errors: 0,
+            cut_off_before_drain: 0,
         })
+    }
+
+    /// Serves until SIGTERM or SIGINT, or until there are no more connections to
+    /// expect.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if epoll(7) or all listening sockets fail.
+    pub fn serve(mut self, sockets: ServerSockets) -> Result<(), Error> {
+        match sockets {
+            ServerSockets::Listening(sockets) => self.start_listening(sockets)?,
+            ServerSockets::Accepted { socket, name, mode } => {
+                self.start_serving(socket, name, mode);
+            }
+        }
+        let result = self.run_until_exit();
+        if result.is_err() {
+            self.connections.abort_all(&mut self.stats);
+        }
+        self.end(&result);
+        result.map(drop)
     }
 
     /// Mode accept: registers the listening sockets, then READY=1.
@@ -169,7 +217,7 @@ impl<'a> Server<'a> {
     }
 
     /// The modes accepted and inet: READY=1, then the greeting is sent.
-    fn start_serving(&mut self, socket: Socket, name: String, mode: Mode) -> Result<(), Error> {
+    fn start_serving(&mut self, socket: Socket, name: String, mode: Mode) {
         let peer = socket.peer_addr();
         let redacted = RedactedAddr::new(peer, self.settings.log_peer);
         self.notifier.notify_ready();
@@ -180,31 +228,18 @@ impl<'a> Server<'a> {
             mode,
         };
         let greeting = self.settings.greetings.for_socket(&endpoint.name);
-        let greeting = endpoint.render(greeting, &socket, peer);
+        let payload = endpoint.render(greeting, &socket, peer);
         let limits = Rc::clone(&self.settings.limits);
         let now = Instant::now();
-        let connection = Connection::new(socket, peer, Rc::new(endpoint), greeting, limits, now);
-        self.add_connection(connection, now)?;
+        let connection = Connection::new(socket, peer, Rc::new(endpoint), payload, limits, now);
+        self.add_connection(connection, now);
         self.sweep_greeted(now);
-        Ok(())
     }
 
-    fn run(mut self) -> Result<(), Error> {
-        let result = self.run_until_exit();
-        if self.is_long_running() && self.drain_deadline.is_none() {
-            self.notifier.notify_stopping();
-            self.notifier
-                .notify_status("Exiting; the next connection starts the service again");
-        }
-        self.notifier.flush();
-        result
-    }
-
-    fn run_until_exit(&mut self) -> Result<(), Error> {
+    fn run_until_exit(&mut self) -> Result<ExitReason, Error> {
         loop {
-            if let Some(reason) = self.exit_reason(Instant::now()) {
-                self.log_exit(reason);
-                return Ok(());
+            if let Some(reason) = self.next_phase(Instant::now()) {
+                return Ok(reason);
             }
             self.run_once()?;
         }
@@ -212,10 +247,7 @@ impl<'a> Server<'a> {
 
     /// One loop iteration: waits for events and handles them, then the timers.
     fn run_once(&mut self) -> Result<(), Error> {
-        let ready = self
-            .poller
-            .wait(self.timeout())
-            .map_err(|error| Error::io("wait for events", error))?;
+        let ready = self.wait()?;
         let now = Instant::now();
         let open_before = self.connections.len();
         self.stats.report_suppressed(now);
@@ -224,49 +256,81 @@ impl<'a> Server<'a> {
                 Token::Signals => self.signals.drain_wake(),
                 Token::Listener(index) => self.listeners[index].set_may_have_pending(),
                 Token::Connection(key) => {
-                    self.connections.handle_event(key, now, &mut self.stats);
+                    let result =
+                        self.connections
+                            .handle_event(key, now, &self.poller, &mut self.stats);
+                    self.back_off_after(result, now);
                 }
             }
         }
         self.handle_signals(now);
+        let result = self.connections.retry(now, &self.poller, &mut self.stats);
+        self.back_off_after(result, now);
         self.connections.close_expired(now, &mut self.stats);
         let some_closed = self.connections.len() < open_before;
         if some_closed || self.accept_paused_until.is_some_and(|until| now >= until) {
             self.accept_paused_until = None;
         }
-        self.accept_pending(now)?;
+        self.accept_pending(now);
         self.sweep_greeted(now);
+        if open_before > 0 || !self.connections.is_empty() {
+            self.idle_since = now;
+        }
         self.send_notifications(now);
-        Ok(())
+        self.check_listeners()
     }
 
-    /// SIGTERM and SIGINT stop the service; SIGHUP reloads it, if it is long-running.
+    /// Waits for events. A single error of epoll_wait(2) only delays the loop.
+    fn wait(&mut self) -> Result<Vec<Token>, Error> {
+        match self.poller.wait(self.timeout()) {
+            Ok(ready) => {
+                self.wait_errors = 0;
+                Ok(ready)
+            }
+            Err(_) if self.wait_errors < MAX_WAIT_ERRORS => {
+                self.wait_errors += 1;
+                thread::sleep(WAIT_ERROR_DELAY);
+                Ok(Vec::new())
+            }
+            Err(error) => Err(Error::io("wait for events", error)),
+        }
+    }
+
+    /// SIGTERM and SIGINT stop the service. SIGHUP reloads it, if it is long-running
+    /// and does not stop.
     fn handle_signals(&mut self, now: Instant) {
         if self.signals.take_stop() {
             self.begin_drain(now);
         }
-        if self.signals.take_reload() && self.is_long_running() && self.drain_deadline.is_none() {
+        let is_serving = matches!(self.phase, Phase::Serving);
+        if self.signals.take_reload() && self.is_long_running() && is_serving {
             self.reload();
         }
     }
 
     /// How long to wait for events at most; `None` is without limit.
     fn timeout(&self) -> Option<Duration> {
-        if self.any_listener_ready() && self.can_accept() {
+        let now = Instant::now();
+        if self.can_accept() && self.any_listener_ready(now) {
             return Some(Duration::ZERO);
         }
+        let phase_end = match self.phase {
+            Phase::Serving => self.idle_deadline(),
+            Phase::Draining { deadline } | Phase::Leaving { deadline, .. } => Some(deadline),
+        };
+        let pause_end = self.listeners.iter().filter_map(Listener::pause_end).min();
         let deadlines = [
+            phase_end,
+            pause_end.filter(|_| self.can_accept()),
             self.connections.next_deadline(),
             self.accept_paused_until,
-            self.drain_deadline,
             self.watchdog.map(|(_, next)| next),
-            self.idle_deadline(),
             self.stats.next_report(),
             self.notifier.next_retry(),
             self.status_changed().then_some(self.next_status),
         ];
         let next = deadlines.into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(Instant::now()))
+        Some(next.saturating_duration_since(now))
     }
 
     /// Whether the process ends by a signal or after `idle_timeout`, and not after
@@ -276,60 +340,62 @@ impl<'a> Server<'a> {
     }
 
     /// Whether the backlog of a listener may be non-empty.
-    fn any_listener_ready(&self) -> bool {
-        self.listeners.iter().any(Listener::may_have_pending)
+    fn any_listener_ready(&self, now: Instant) -> bool {
+        self.listeners.iter().any(|listener| listener.is_ready(now))
     }
 
     /// Whether one more connection is allowed.
     fn can_accept(&self) -> bool {
         let limit = self.settings.limits.connections as usize;
-        self.drain_deadline.is_none()
+        matches!(self.phase, Phase::Serving)
             && self.accept_paused_until.is_none()
             && self.connections.len() < limit.min(self.fd_capacity)
     }
 
-    /// Accepts the connections in the backlogs and sends their greetings.
-    fn accept_pending(&mut self, now: Instant) -> Result<(), Error> {
-        for index in 0..self.listeners.len() {
-            for _ in 0..ACCEPT_BATCH {
-                if !self.listeners[index].may_have_pending() || !self.can_accept() {
-                    break;
+    /// Accepts the connections in the backlogs and sends their greetings, one of each
+    /// listener in turn.
+    fn accept_pending(&mut self, now: Instant) {
+        for _ in 0..ACCEPT_BATCH {
+            let mut any_ready = false;
+            for _ in 0..self.listeners.len() {
+                if !self.can_accept() {
+                    return;
                 }
-                match self.listeners[index].accept() {
-                    Ok(Some((socket, peer))) => {
-                        // A SIGHUP that was sent before the client connected has
-                        // arrived by now: the client gets the new greeting.
-                        if self.signals.has_reload() {
-                            self.handle_signals(now);
-                        }
-                        self.last_accept = now;
-                        let connection = self.listeners[index].connection(socket, peer, now);
-                        self.add_connection(connection, now)?;
-                    }
-                    Ok(None) => {}
-                    Err(error) if is_shortage(&error) => self.back_off(&error, now),
-                    Err(error) => {
-                        let address = &self.listeners[index].endpoint().local_addr;
-                        return Err(Error::io(format!("accept on '{address}'"), error));
-                    }
+                let index = self.next_listener;
+                self.next_listener = (index + 1) % self.listeners.len();
+                if self.listeners[index].is_ready(now) {
+                    any_ready = true;
+                    self.accept_from(index, now);
                 }
             }
+            if !any_ready {
+                return;
+            }
         }
-        Ok(())
     }
 
-    fn add_connection(&mut self, connection: Connection, now: Instant) -> Result<(), Error> {
+    fn accept_from(&mut self, index: usize, now: Instant) {
+        match self.listeners[index].accept(now) {
+            Accepted::Connection(socket, peer) => {
+                // A SIGHUP that was sent before the client connected has arrived by
+                // now: the client gets the new greeting.
+                if self.signals.has_reload() {
+                    self.handle_signals(now);
+                }
+                self.idle_since = now;
+                let connection = self.listeners[index].connection(socket, peer, now);
+                self.add_connection(connection, now);
+            }
+            Accepted::Nothing | Accepted::Transient => {}
+            Accepted::Shortage(error) => self.back_off(&error, now),
+        }
+    }
+
+    fn add_connection(&mut self, connection: Connection, now: Instant) {
         let result = self
             .connections
             .add(connection, now, &self.poller, &mut self.stats);
-        match result {
-            Err(error) if is_shortage(&error) => {
-                self.back_off(&error, now);
-                Ok(())
-            }
-            Err(error) => Err(Error::io("register a connection with epoll", error)),
-            Ok(()) => Ok(()),
-        }
+        self.back_off_after(result, now);
     }
 
     /// Closes the greeted connections whose peers have closed.
@@ -339,6 +405,12 @@ impl<'a> Server<'a> {
         let result = self
             .connections
             .sweep_greeted(all, now, &self.poller, &mut self.stats);
+        self.back_off_after(result, now);
+    }
+
+    /// After an error of epoll_ctl(2): the connection is retried, and no further one
+    /// is accepted for a while.
+    fn back_off_after(&mut self, result: io::Result<()>, now: Instant) {
         if let Err(error) = result {
             self.back_off(&error, now);
         }
@@ -361,6 +433,15 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Fails if no listener is left that could accept a connection.
+    fn check_listeners(&mut self) -> Result<(), Error> {
+        let all_given_up = self.listeners.iter().all(Listener::is_given_up);
+        match self.listeners.first_mut() {
+            Some(listener) if all_given_up => listener.given_up_error().map_or(Ok(()), Err),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends the notifications that are due: WATCHDOG=1 and STATUS=.
     fn send_notifications(&mut self, now: Instant) {
         if let Some((interval, next)) = &mut self.watchdog {
@@ -375,9 +456,9 @@ impl<'a> Server<'a> {
             let cause = "LimitNOFILE= of the service is too low for 'connections'";
             self.warn_shortage(cause, now);
         }
-        if self.status_changed() && now >= self.next_status {
+        if now >= self.next_status && self.status_changed() {
             self.notifier.notify_status(&self.status());
-            self.last_status = self.status_counts();
+            self.last_status = self.status_content();
             self.next_status = now + STATUS_INTERVAL;
         }
     }
@@ -385,80 +466,141 @@ impl<'a> Server<'a> {
     /// Whether there is a new status text. That of a per-connection service stays.
     fn status_changed(&self) -> bool {
         self.is_long_running()
-            && self.drain_deadline.is_none()
-            && self.last_status != self.status_counts()
+            && matches!(self.phase, Phase::Serving)
+            && self.last_status != self.status_content()
     }
 
-    fn status_counts(&self) -> StatusCounts {
-        StatusCounts {
-            sent: self.stats.greetings_sent(),
+    fn status_content(&self) -> StatusContent {
+        StatusContent {
+            totals: self.stats.totals(),
             open: self.connections.len(),
+            failing: self.failing().count(),
         }
     }
 
+    /// The listeners on which accept(2) fails.
+    fn failing(&self) -> impl Iterator<Item = &Listener> {
+        self.listeners
+            .iter()
+            .filter(|listener| listener.is_failing())
+    }
+
     fn status(&self) -> String {
-        self.stats.status(self.connections.len()) + &self.reload_error
+        let mut text = self.stats.status(self.connections.len());
+        for listener in self.failing() {
+            text += &format!("; cannot accept on {}", listener.endpoint().local_addr);
+        }
+        text + &self.reload_error
     }
 
     /// When the process exits for lack of connections; `None` if it does not.
     fn idle_deadline(&self) -> Option<Instant> {
         let idle_timeout = self.settings.limits.idle_timeout?;
         let is_idle = self.is_long_running() && self.connections.is_empty();
-        is_idle.then(|| self.last_accept + idle_timeout)
+        is_idle.then(|| self.idle_since + idle_timeout)
     }
 
-    /// Why the loop ends now; `None` if it goes on.
-    fn exit_reason(&self, now: Instant) -> Option<ExitReason> {
+    /// Enters the next phase if the present one is over; returns why the loop ends.
+    fn next_phase(&mut self, now: Instant) -> Option<ExitReason> {
         let no_connections = self.connections.is_empty();
-        if !self.is_long_running() {
-            return no_connections.then_some(ExitReason::Served);
-        }
-        if let Some(deadline) = self.drain_deadline {
-            let is_drained = no_connections || now >= deadline;
-            return is_drained.then_some(ExitReason::Stopped);
-        }
-        let idle_timeout = self.settings.limits.idle_timeout?;
-        let is_idle = no_connections && !self.any_listener_ready();
-        let is_over = now >= self.last_accept + idle_timeout;
-        (is_idle && is_over).then_some(ExitReason::Idle(idle_timeout))
-    }
-
-    fn log_exit(&self, reason: ExitReason) {
-        match reason {
-            ExitReason::Served => {}
-            ExitReason::Stopped => self.log_shutdown(),
-            ExitReason::Idle(idle_timeout) => {
-                let idle_timeout = time_format::format_duration(idle_timeout);
-                log::info!(
-                    MESSAGE_ID = event::IDLE;
-                    "no connections for {idle_timeout}, exiting; the socket stays open"
-                );
+        match self.phase {
+            Phase::Serving => {
+                if !self.is_long_running() {
+                    return no_connections.then_some(ExitReason::Served);
+                }
+                let idle_timeout = self.settings.limits.idle_timeout?;
+                let is_idle = self.idle_deadline().is_some_and(|deadline| now >= deadline);
+                if is_idle && !self.any_listener_ready(now) {
+                    self.leave(ExitReason::Idle(idle_timeout), now);
+                    return self.next_phase(now);
+                }
+                None
             }
+            Phase::Draining { .. } if no_connections && self.is_long_running() => {
+                self.leave(ExitReason::Stopped, now);
+                self.next_phase(now)
+            }
+            Phase::Draining { .. } => no_connections.then_some(ExitReason::Stopped),
+            Phase::Leaving { reason, .. } => no_connections.then_some(reason),
         }
     }
 
-    fn log_shutdown(&self) {
-        let unsent = self.connections.unsent();
-        if unsent > 0 {
-            let connections = counted(unsent as u64, "connection");
-            log::warn!(
-                MESSAGE_ID = event::DRAIN_EXPIRED;
-                "closed {connections} after drain_timeout before the greeting was sent"
-            );
-        }
-        let greetings = counted(self.stats.greetings_sent(), "greeting");
-        log::info!(MESSAGE_ID = event::STOPPED; "stopped; {greetings} sent");
-    }
-
-    /// SIGTERM: stops accepting; the backlog is left to the next start. Open
+    /// SIGTERM: stops accepting. What is delivered is closed at once; the other
     /// connections have `drain_timeout`.
     fn begin_drain(&mut self, now: Instant) {
-        if self.drain_deadline.is_none() {
-            self.drain_deadline = Some(now + self.settings.limits.drain_timeout);
+        if !matches!(self.phase, Phase::Serving) {
+            return;
+        }
+        self.cut_off_before_drain = self.stats.totals().cut_off;
+        let deadline = now + self.settings.limits.drain_timeout;
+        self.phase = Phase::Draining { deadline };
+        self.notifier.notify_stopping();
+        self.notifier
+            .notify_status(&format!("Stopping; {}", self.status()));
+        let result = self
+            .connections
+            .drain(deadline, now, &self.poller, &mut self.stats);
+        self.back_off_after(result, now);
+    }
+
+    /// Accepts what is in the backlogs once more, so that no client waits for a
+    /// service that is about to exit.
+    fn leave(&mut self, reason: ExitReason, now: Instant) {
+        let deadline = now + LAST_ACCEPT_TIMEOUT;
+        self.phase = Phase::Leaving { reason, deadline };
+        let result = self
+            .connections
+            .drain(deadline, now, &self.poller, &mut self.stats);
+        self.back_off_after(result, now);
+        let mut left = LAST_ACCEPT_LIMIT;
+        for index in 0..self.listeners.len() {
+            // The backlog may be non-empty although no event was handled yet.
+            self.listeners[index].set_may_have_pending();
+            while left > 0 && self.listeners[index].is_ready(now) {
+                let Accepted::Connection(socket, peer) = self.listeners[index].accept(now) else {
+                    break;
+                };
+                let connection = self.listeners[index].connection(socket, peer, now);
+                self.add_connection(connection, now);
+                left -= 1;
+            }
+        }
+        self.sweep_greeted(now);
+    }
+
+    /// Reports the end: lines, STOPPING=1, status.
+    fn end(&mut self, result: &Result<ExitReason, Error>) {
+        if !self.is_long_running() {
+            self.notifier.flush();
+            return;
+        }
+        let cut_off = self.stats.totals().cut_off - self.cut_off_before_drain;
+        if cut_off > 0 {
+            let connections = counted(cut_off, "connection");
+            log::warn!(
+                MESSAGE_ID = event::DRAIN_EXPIRED;
+                "closed {connections} after drain_timeout before the greeting was delivered"
+            );
+        }
+        match result {
+            Ok(ExitReason::Served) => {}
+            Ok(ExitReason::Stopped) => self.stats.log_end(event::STOPPED, "stopped"),
+            Ok(ExitReason::Idle(idle_timeout)) => {
+                let idle_timeout = time_format::format_duration(*idle_timeout);
+                let reason =
+                    format!("no connections for {idle_timeout}, exiting; the socket stays open");
+                self.stats.log_end(event::IDLE, &reason);
+            }
+            Err(_) => self
+                .stats
+                .log_end(event::STOPPED, "stopping after an error"),
+        }
+        if !matches!(result, Ok(ExitReason::Stopped)) {
             self.notifier.notify_stopping();
             self.notifier
-                .notify_status(&format!("Stopping; {}", self.status()));
+                .notify_status("Exiting; the next connection starts the service again");
         }
+        self.notifier.flush();
     }
 
     /// SIGHUP: loads the settings again; if they are invalid, the current ones are kept.
@@ -493,64 +635,30 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Why the serving loop ends.
-#[derive(Debug, Clone, Copy)]
-enum ExitReason {
-    /// The only connection was closed (modes accepted and inet).
-    Served,
-    /// SIGTERM or SIGINT, and the connections are closed or `drain_timeout` is over.
-    Stopped,
-    /// There were no connections for `idle_timeout`.
-    Idle(Duration),
-}
-
 fn epoll_error(error: io::Error) -> Error {
     Error::io("set up epoll", error)
 }
 
 /// Closes a connection gracefully without a greeting: FIN, then its input is
 /// discarded until the peer closes or `limits` end the wait. For a client of a
-/// per-connection service whose settings are invalid.
-///
-/// # Errors
-/// Those of epoll_create1(2), epoll_ctl(2) and epoll_wait(2).
-pub fn close_gracefully(
-    socket: Socket,
-    name: String,
-    mode: Mode,
-    limits: Limits,
-) -> io::Result<()> {
-    let endpoint = Endpoint {
-        local_addr: socket.local_addr(),
-        name,
-        mode,
-    };
-    let mut connection = Connection::new(
-        socket,
-        None,
-        Rc::new(endpoint),
-        Rc::new([]),
-        Rc::new(limits),
-        Instant::now(),
-    );
-    let mut poller = Poller::new()?;
-    poller.register(
-        connection.socket(),
-        Token::Connection(0),
-        Interest::Readable,
-    )?;
+/// per-connection service that cannot serve it. It needs no epoll, which may be what
+/// has failed.
+pub fn close_gracefully(socket: &Socket, limits: &Limits) {
+    socket.shutdown_write();
     let mut buffer = DiscardBuffer::default();
-    loop {
-        match connection.advance(&mut buffer, Instant::now()) {
-            Progress::GreetingSent => {}
-            Progress::Pending(_) => {
-                let now = Instant::now();
-                if connection.expire_or_extend(now) {
-                    return Ok(());
+    let mut discarded = 0;
+    let deadline = Instant::now() + limits.linger_timeout;
+    while discarded < limits.linger_bytes as usize {
+        match socket.discard(&mut buffer, usize::MAX) {
+            Ok(0) => return,
+            Ok(count) => discarded += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let timeout = deadline.saturating_duration_since(Instant::now());
+                if timeout.is_zero() || !sys::wait_readable(socket.as_fd(), timeout) {
+                    return;
                 }
-                poller.wait(Some(connection.deadline().saturating_duration_since(now)))?;
             }
-            Progress::Disconnected | Progress::Done => return Ok(()),
+            Err(_) => return,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From the merged settings files to the settings in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::files;
@@ -61,7 +62,8 @@ fn limits(merged: &MergedLimits<'_>) -> Limits {
 }
 
 fn greetings(merged: &Merged<'_>) -> Result<Greetings, Error> {
-    let default = greeting(&merged.message, merged.line_ending.value)?;
+    let mut cache = Cache::default();
+    let default = cache.greeting(&merged.message, merged.line_ending.value)?;
     let mut by_name = BTreeMap::new();
     for (name, own) in &merged.greetings {
         let greeting = if own.message.is_none() && own.line_ending.is_none() {
@@ -69,31 +71,70 @@ fn greetings(merged: &Merged<'_>) -> Result<Greetings, Error> {
         } else {
             let message = own.message.as_ref().unwrap_or(&merged.message);
             let line_ending = own.line_ending.as_ref().unwrap_or(&merged.line_ending);
-            greeting(message, line_ending.value)?
+            cache.greeting(message, line_ending.value)?
         };
         by_name.insert((*name).to_owned(), greeting);
     }
     Ok(Greetings::new(default, by_name))
 }
 
-fn greeting(message: &Setting<'_, Message<'_>>, ending: LineEnding) -> Result<Greeting, Error> {
-    match message.value {
-        Message::Text(text) => Greeting::parse(text.as_bytes(), ending)
-            .map_err(|error| text_error(&error, text, &message.origin)),
-        Message::File(path, settings_file) => {
-            let path = settings_file.path.with_file_name(path);
-            let bytes = files::read_bytes(&path)?.ok_or_else(|| {
-                message.origin.error(&format!(
-                    "file '{}' not found; create it, or change 'message_file' \
-                     (the service cannot see /home, /root and /tmp)",
-                    path.display()
-                ))
-            })?;
-            Greeting::parse(&bytes, ending).map_err(|error| {
-                Error::settings(&path, Some((&bytes, &error.span)), &describe(&error))
-            })
+/// The greetings that were parsed, so that each distinct text is in memory once, and
+/// each message file is read once.
+#[derive(Default)]
+struct Cache {
+    by_path: HashMap<(PathBuf, LineEnding), Greeting>,
+    distinct: HashSet<Greeting>,
+}
+
+impl Cache {
+    fn greeting(
+        &mut self,
+        message: &Setting<'_, Message<'_>>,
+        ending: LineEnding,
+    ) -> Result<Greeting, Error> {
+        match message.value {
+            Message::Text(text) => {
+                let greeting = Greeting::parse(text.as_bytes(), ending)
+                    .map_err(|error| text_error(&error, text, &message.origin))?;
+                Ok(self.share(greeting))
+            }
+            Message::File(path, settings_file) => {
+                let key = (settings_file.path.with_file_name(path), ending);
+                if let Some(greeting) = self.by_path.get(&key) {
+                    return Ok(greeting.clone());
+                }
+                let greeting = read_message_file(&key.0, ending, &message.origin)?;
+                let greeting = self.share(greeting);
+                self.by_path.insert(key, greeting.clone());
+                Ok(greeting)
+            }
         }
     }
+
+    /// The greeting of the same text that was parsed before, if there is one.
+    fn share(&mut self, greeting: Greeting) -> Greeting {
+        if let Some(known) = self.distinct.get(&greeting) {
+            return known.clone();
+        }
+        self.distinct.insert(greeting.clone());
+        greeting
+    }
+}
+
+fn read_message_file(
+    path: &Path,
+    ending: LineEnding,
+    origin: &Origin<'_>,
+) -> Result<Greeting, Error> {
+    let bytes = files::read_bytes(path)?.ok_or_else(|| {
+        origin.error(&format!(
+            "file '{}' not found; create it, or change 'message_file' \
+             (the service cannot see /home, /root and /tmp)",
+            path.display()
+        ))
+    })?;
+    Greeting::parse(&bytes, ending)
+        .map_err(|error| Error::settings(path, Some((&bytes, &error.span)), &describe(&error)))
 }
 
 /// An error in the text of `message`.
@@ -140,6 +181,7 @@ mod tests {
 
     use log::LevelFilter;
 
+    use crate::greeting::Payload;
     use crate::settings::PeerDetail;
     use crate::settings::files::SettingsFile;
 
@@ -247,6 +289,30 @@ mod tests {
         for (socket, ending) in [("other", LineEnding::Lf), ("x", LineEnding::Crlf)] {
             let expected = Greeting::parse(b"from a file", ending).unwrap();
             assert_eq!(settings.greetings.for_socket(socket), &expected);
+        }
+    }
+
+    #[test]
+    fn greetings_with_the_same_text_share_it() {
+        let settings = load(
+            "shared",
+            &[
+                (
+                    "greeter.toml",
+                    "message = 'a'\n[greeting.x]\n[greeting.y]\nmessage = 'a'\n\
+                     [greeting.f]\nmessage_file = 'f'\n[greeting.g]\nmessage_file = 'g'\n",
+                ),
+                ("f", "a\n"),
+                ("g", "a"),
+            ],
+        )
+        .unwrap();
+        let text = |name| match settings.greetings.for_socket(name) {
+            Greeting::Fixed(Payload::Text(text)) => Rc::as_ptr(text),
+            other => panic!("{other:?}"),
+        };
+        for name in ["x", "y", "f", "g"] {
+            assert!(std::ptr::eq(text(name), text("other")), "{name}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::ptr;
 /// Error numbers of errno(3); some differ between architectures.
 pub mod errno {
     pub use libc::{
-        EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
+        EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EINVAL, EMFILE, ENETDOWN,
         ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, ENOTSOCK, EOPNOTSUPP,
         EPERM, EPROTO, ETIMEDOUT,
     };
@@ -27,6 +27,27 @@ pub fn with_fd<T>(number: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
 pub fn into_owned_fd(handle: impl IntoRawFd) -> OwnedFd {
     // SAFETY: `into_raw_fd` gives up the handle's ownership to the caller.
     unsafe { OwnedFd::from_raw_fd(handle.into_raw_fd()) }
+}
+
+/// Waits until a descriptor is readable, for at most `timeout` milliseconds; `false`
+/// after that, or if poll(2) fails.
+pub fn poll_readable(fd: BorrowedFd<'_>, timeout: i32) -> bool {
+    poll(fd, libc::POLLIN, timeout)
+}
+
+/// Whether a write of at most `PIPE_BUF` bytes to a pipe does not block (pipe(7)).
+pub fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    poll(fd, libc::POLLOUT, 0)
+}
+
+fn poll(fd: BorrowedFd<'_>, events: i16, timeout: i32) -> bool {
+    let mut entry = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: the kernel reads and writes one entry, which outlives the call.
+    unsafe { libc::poll(&raw mut entry, 1, timeout) == 1 }
 }
 
 /// The signals that [`ignore_signals`] ignores beside the real-time ones.

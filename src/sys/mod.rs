@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::system::uname;
@@ -28,6 +29,13 @@ pub fn descriptor_limit() -> usize {
         Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
         None => usize::MAX,
     }
+}
+
+/// Waits until a descriptor is readable; `false` after the timeout, or if poll(2) fails.
+pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    // Rounded up, so that the wait does not end before the timeout.
+    let milliseconds = timeout.as_millis() + 1;
+    ffi::poll_readable(fd, i32::try_from(milliseconds).unwrap_or(i32::MAX))
 }
 
 /// Redirects stdout and stderr to /dev/null if they are the same socket as
