@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::mode::Mode;
-use crate::socket::LocalAddr;
+use crate::socket::{self, LocalAddr};
 
 /// How lines end on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,7 +101,7 @@ impl Context<'_> {
     fn value(&self, placeholder: Placeholder) -> String {
         let local_ip = match self.local {
             LocalAddr::Ip(address) => Some(*address),
-            LocalAddr::Path(_) | LocalAddr::Unnamed => None,
+            LocalAddr::Path(_) | LocalAddr::Abstract(_) | LocalAddr::Unnamed => None,
         };
         match placeholder {
             Placeholder::PeerAddr => ip_or_dash(self.peer),
@@ -121,7 +121,7 @@ impl Context<'_> {
 
 fn ip_or_dash(address: Option<SocketAddr>) -> String {
     match address {
-        Some(address) => address.ip().to_canonical().to_string(),
+        Some(address) => socket::format_ip(address),
         None => "-".to_owned(),
     }
 }
@@ -429,6 +429,7 @@ mod tests {
         for (local, expected) in [
             (LocalAddr::Unnamed, "----\n"),
             (LocalAddr::Path("/run/s".to_owned()), "--/run/s-\n"),
+            (LocalAddr::Abstract("s".to_owned()), "--@s-\n"),
         ] {
             assert_eq!(render(text, LineEnding::Lf, None, &local), expected);
         }

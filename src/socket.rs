@@ -5,11 +5,12 @@ use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -166,6 +167,8 @@ pub enum LocalAddr {
     Ip(SocketAddr),
     /// Path of a Unix socket.
     Path(String),
+    /// Name of an abstract Unix socket (unix(7)), without the null byte in front.
+    Abstract(String),
     /// A socket without an address, such as one of a socket pair.
     Unnamed,
 }
@@ -179,6 +182,8 @@ impl LocalAddr {
             Self::Ip(ip)
         } else if let Some(path) = address.as_pathname() {
             Self::Path(path.display().to_string())
+        } else if let Some(name) = address.as_abstract_namespace() {
+            Self::Abstract(String::from_utf8_lossy(name).into_owned())
         } else {
             Self::Unnamed
         }
@@ -195,15 +200,30 @@ impl fmt::Display for LocalAddr {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Path(path) => f.write_str(path),
+            Self::Abstract(name) => write!(f, "@{name}"),
             Self::Unnamed => f.write_str("-"),
         }
     }
 }
 
-/// Address and port of a TCP socket. An IPv4-mapped IPv6 address becomes IPv4.
+/// Address and port of a TCP socket. An IPv4-mapped IPv6 address becomes IPv4; a
+/// link-local one keeps its interface.
 fn ip_addr(address: &SockAddr) -> Option<SocketAddr> {
     let address = address.as_socket()?;
-    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => Some(SocketAddr::from((v4, address.port()))),
+        IpAddr::V6(_) => Some(address),
+    }
+}
+
+/// An IP address without its port: IPv4-mapped addresses as IPv4, link-local ones with
+/// the number of their interface, as `fe80::1%2`.
+pub fn format_ip(address: SocketAddr) -> String {
+    let ip = address.ip().to_canonical();
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{ip}%{}", v6.scope_id()),
+        _ => ip.to_string(),
+    }
 }
 
 /// What to wait for before a connection can make progress.
@@ -242,7 +262,8 @@ impl ListenSocket {
 
     /// Binds an address and listens on it; the address is the socket's name. An
     /// IPv6 address serves IPv6 only, so that `0.0.0.0` and `[::]` can be used
-    /// together. A path must not exist; it is unlinked when the socket is dropped.
+    /// together. A path must not exist, unless it is a
+    /// socket that a killed process has left; it is unlinked when the socket is dropped.
     ///
     /// # Errors
     /// Those of socket(2), setsockopt(2), bind(2), listen(2) and fcntl(2).
@@ -253,8 +274,18 @@ impl ListenSocket {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        socket.bind(address)?;
-        let bound_path = text.starts_with('/').then(|| BoundPath(text.into()));
+        match socket.bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(address) => {
+                fs::remove_file(text)?;
+                socket.bind(address)?;
+            }
+            result => result?,
+        }
+        let bound_path = if address.is_unix() {
+            Some(BoundPath::new(text.into())?)
+        } else {
+            None
+        };
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self {
@@ -290,15 +321,46 @@ impl AsRawFd for ListenSocket {
     }
 }
 
-/// The path of a Unix socket that this process has bound; unlinked on drop.
+/// Whether the path of a Unix socket was left behind by a process that was killed:
+/// it is a socket, and connect(2) is refused.
+fn is_stale(address: &SockAddr) -> bool {
+    let Ok(socket) = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None) else {
+        return false;
+    };
+    address.is_unix()
+        && socket
+            .connect(address)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The path of a Unix socket that this process has bound; unlinked on drop, unless
+/// another socket has taken its place.
 #[derive(Debug)]
-struct BoundPath(PathBuf);
+struct BoundPath {
+    path: PathBuf,
+    /// Device and inode of the socket.
+    identity: (u64, u64),
+}
+
+impl BoundPath {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let identity = path_identity(&path)?;
+        Ok(Self { path, identity })
+    }
+}
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        // An error is ignored: somebody else may have removed the path already.
-        let _ = fs::remove_file(&self.0);
+        if path_identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            // An error is ignored: the path may have been removed meanwhile.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn path_identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// A connected stream socket. No operation blocks.
@@ -425,6 +487,22 @@ mod tests {
         assert_eq!(
             LocalAddr::new(Ok(mapped.into())).to_string(),
             "192.0.2.1:80"
+        );
+    }
+
+    #[test]
+    fn link_local_addresses_have_their_interface() {
+        for (address, expected) in [
+            ("[fe80::1%3]:25", "fe80::1%3"),
+            ("[2001:db8::1]:25", "2001:db8::1"),
+            ("[::ffff:192.0.2.1]:25", "192.0.2.1"),
+        ] {
+            assert_eq!(format_ip(address.parse().unwrap()), expected);
+        }
+        let link_local: SocketAddr = "[fe80::1%3]:25".parse().unwrap();
+        assert_eq!(
+            LocalAddr::new(Ok(link_local.into())).to_string(),
+            "[fe80::1%3]:25"
         );
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::settings::PeerDetail;
+use crate::socket;
 
 /// The network part of IPv4 addresses with `log_peer = "prefix"`: /24.
 const V4_PREFIX: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
@@ -29,7 +30,7 @@ impl RedactedAddr {
                 port: hidden(),
             },
             (Some(peer), PeerDetail::Full) => Self {
-                address: peer.ip().to_string(),
+                address: socket::format_ip(peer),
                 port: peer.port().to_string(),
             },
             (Some(peer), PeerDetail::Prefix) => Self {

@@ -10,9 +10,11 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, os_message};
+use crate::sys::ffi::errno::{ENXIO, O_NONBLOCK};
 
 /// Where system settings are searched for, the highest directory first.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/etc/greeter", "/run/greeter", "/usr/lib/greeter"];
@@ -128,8 +130,19 @@ enum Content {
 }
 
 fn read_regular_file(path: &Path) -> io::Result<Content> {
-    // Checked before the file is opened: open(2) of a FIFO waits for its writer.
-    if !fs::metadata(path)?.is_file() {
+    // O_NONBLOCK: open(2) of a FIFO must not wait for its writer. What was opened is
+    // checked, not what was at the path before.
+    let opened = File::options()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        // A socket, or a device without a driver.
+        Err(error) if error.raw_os_error() == Some(ENXIO) => return Ok(Content::NotRegular),
+        Err(error) => return Err(error),
+    };
+    if !file.metadata()?.is_file() {
         let is_masked = fs::canonicalize(path).is_ok_and(|target| target == Path::new("/dev/null"));
         return Ok(if is_masked {
             Content::Bytes(Vec::new())
@@ -139,7 +152,7 @@ fn read_regular_file(path: &Path) -> io::Result<Content> {
     }
     let mut bytes = Vec::new();
     let limit = MAX_FILE_SIZE + 1;
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    file.take(limit).read_to_end(&mut bytes)?;
     Ok(if bytes.len() as u64 == limit {
         Content::TooLong
     } else {

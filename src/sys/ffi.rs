@@ -5,12 +5,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// Error numbers of errno(3); some differ between architectures.
+/// Error numbers of errno(3), and flags of open(2); some differ between architectures.
 pub mod errno {
     pub use libc::{
         EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EINVAL, EMFILE, ENETDOWN,
-        ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, ENOTSOCK, EOPNOTSUPP,
-        EPERM, EPROTO, ETIMEDOUT,
+        ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, ENOTSOCK, ENXIO,
+        EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT, O_NONBLOCK,
     };
 }
 

@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,7 +20,7 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 use crate::error::escape_control;
 use crate::event;
 use crate::socket;
-use crate::sys::ffi::errno::ENOTSOCK;
+use crate::sys::ffi::{self, errno::ENOTSOCK};
 
 /// SYSLOG_IDENTIFIER of every entry, so that `journalctl -t greeter` finds all.
 const IDENTIFIER: &str = "greeter";
@@ -30,6 +31,13 @@ const QUEUE_CAPACITY: usize = 1000;
 
 /// The stack of the writing thread, in bytes.
 const STACK_SIZE: usize = 128 * 1024;
+
+/// How long [`shutdown`] waits for the queued entries.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it waits after a failure until the journal has attributed the reason.
+const ATTRIBUTION_DELAY: Duration = Duration::from_millis(100);
+/// A write of this many bytes to a pipe is atomic (`PIPE_BUF`, pipe(7)).
+const PIPE_BUF: usize = 4096;
 
 /// Where entries are written.
 struct Output {
@@ -48,14 +56,15 @@ enum Backend {
     /// A thread of its own.
     Thread {
         queue: SyncSender<Entry>,
-        /// Entries dropped since the last report of dropped entries.
-        dropped: u64,
         /// Disconnected when the thread has ended.
         finished: Receiver<()>,
     },
 }
 
 static BACKEND: Mutex<Backend> = Mutex::new(Backend::Disabled);
+
+/// Entries that were not written and are not reported yet.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Selects the output. A `long_running` process uses the journal's native protocol
 /// and a writing thread. A short-lived one writes to stderr: the journal may no
@@ -82,29 +91,27 @@ fn spawn(output: Output) -> io::Result<Backend> {
         for entry in entries {
             output.write(&entry);
         }
+        output.report_dropped();
         drop(running);
     })?;
-    Ok(Backend::Thread {
-        queue,
-        dropped: 0,
-        finished,
-    })
+    Ok(Backend::Thread { queue, finished })
 }
 
-/// Ends logging: queued entries are written, for at most one second. With `failed`
-/// it waits 100 ms longer, so that the journal can still attribute the reason to
-/// the unit, and `journalctl -u` finds it.
+/// Ends logging: queued entries are written, for at most [`SHUTDOWN_TIMEOUT`]. With
+/// `failed` it waits a moment longer, so that the journal can still attribute the
+/// reason to the unit, and `journalctl -u` finds it.
 pub fn shutdown(failed: bool) {
     let previous = mem::replace(&mut *backend(), Backend::Disabled);
-    if let Backend::Thread {
-        queue, finished, ..
-    } = previous
-    {
-        drop(queue);
-        // Both results mean the end: of the thread, or of the time for it.
-        let _ = finished.recv_timeout(Duration::from_secs(1));
-        if failed && connected_to_journal() {
-            thread::sleep(Duration::from_millis(100));
+    match previous {
+        Backend::Disabled => {}
+        Backend::Sync(output) => output.report_dropped(),
+        Backend::Thread { queue, finished } => {
+            drop(queue);
+            // Both results mean the end: of the thread, or of the time for it.
+            let _ = finished.recv_timeout(SHUTDOWN_TIMEOUT);
+            if failed && connected_to_journal() {
+                thread::sleep(ATTRIBUTION_DELAY);
+            }
         }
     }
 }
@@ -169,47 +176,68 @@ impl Output {
         }
     }
 
-    /// Writes an entry. Errors are ignored: there is no other output to report them on.
+    /// Writes an entry, or counts it as dropped.
     fn write(&self, entry: &Entry) {
+        self.report_dropped();
+        if self.try_write(entry).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes how many entries were dropped, if any were.
+    fn report_dropped(&self) {
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 && self.try_write(&dropped_entry(dropped)).is_err() {
+            DROPPED.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+
+    fn try_write(&self, entry: &Entry) -> io::Result<()> {
         match &self.journal {
             Some(journal) => write_native(journal, entry),
             None => self.write_stderr(entry),
         }
     }
 
-    fn write_stderr(&self, entry: &Entry) {
+    fn write_stderr(&self, entry: &Entry) -> io::Result<()> {
         let line = if self.prefixed {
             format!("<{}>{}\n", priority(entry.level), entry.message)
         } else {
             format!("{IDENTIFIER}: {}\n", entry.message)
         };
         let stderr = io::stderr();
-        // A journal that reads nothing must not delay the close of a connection.
-        let sent = socket::send_nonblocking(stderr.as_fd(), line.as_bytes());
-        // Without systemd, stderr is a terminal or a file.
-        if sent.is_err_and(|error| error.raw_os_error() == Some(ENOTSOCK)) {
-            let _ = stderr.lock().write_all(line.as_bytes());
+        // A reader that has stopped must not delay the close of a connection.
+        match socket::send_nonblocking(stderr.as_fd(), line.as_bytes()) {
+            Err(error) if error.raw_os_error() == Some(ENOTSOCK) => {}
+            result => return result.map(drop),
         }
+        for part in line.as_bytes().chunks(PIPE_BUF) {
+            if !ffi::is_writable(stderr.as_fd()) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            stderr.lock().write_all(part)?;
+        }
+        Ok(())
     }
 }
 
 /// Sends an entry with its fields, and without file, line and module: the
 /// MESSAGE_ID says more in fewer bytes.
-fn write_native(journal: &JournalLog, entry: &Entry) {
+fn write_native(journal: &JournalLog, entry: &Entry) -> io::Result<()> {
     let fields: Vec<(&str, &str)> = entry
         .fields
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect();
     let fields = fields.as_slice();
-    journal.log(
+    journal.journal_send(
         &Record::builder()
             .level(entry.level)
             .target(IDENTIFIER)
             .key_values(&fields)
             .args(format_args!("{}", entry.message))
             .build(),
-    );
+    )
 }
 
 /// The syslog(3) priority of a level, as systemd-journal-logger maps them: error
@@ -219,16 +247,13 @@ fn priority(level: Level) -> usize {
 }
 
 impl Backend {
-    fn write(&mut self, entry: Entry) {
+    fn write(&self, entry: Entry) {
         match self {
             Self::Disabled => {}
             Self::Sync(output) => output.write(&entry),
-            Self::Thread { queue, dropped, .. } => {
-                if *dropped > 0 && queue.try_send(dropped_entry(*dropped)).is_ok() {
-                    *dropped = 0;
-                }
+            Self::Thread { queue, .. } => {
                 if queue.try_send(entry).is_err() {
-                    *dropped += 1;
+                    DROPPED.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
