@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::socket::ListenAddr;
+use crate::sys;
 
 /// Sends a fixed text to every client that connects to a socket, then closes the connection.
 ///
@@ -44,10 +45,16 @@ impl Cli {
     /// # Errors
     /// The exit status, after the error, the help or the version was printed.
     pub fn parse_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Self, ExitCode> {
-        Self::try_parse_from(arguments).map_err(|error| {
-            // If printing fails, the exit status still reports the error.
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        let error = match Self::try_parse_from(arguments) {
+            Ok(cli) => return Ok(cli),
+            Err(error) => error,
+        };
+        let is_printed = sys::is_output_usable() && error.print().is_ok();
+        Err(match u8::try_from(error.exit_code()) {
+            // The help or the version was asked for, and could not be printed.
+            Ok(0) if !is_printed => ExitCode::FAILURE,
+            Ok(status) => ExitCode::from(status),
+            Err(_) => ExitCode::from(2),
         })
     }
 

@@ -33,6 +33,9 @@ pub fn answer(cli: &Cli, layers: &Layers, settings: &Settings) -> Result<(), Err
     } else {
         check(layers, settings, mode).into_bytes()
     };
+    if !sys::is_output_usable() {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     match stdout.write_all(&answer).and_then(|()| stdout.flush()) {
         // `greeter --show-config | head` reads only the beginning.

@@ -15,16 +15,17 @@ use crate::settings::layers::Layers;
 use crate::settings::load;
 use crate::signals::Signals;
 use crate::sockets::ServerSockets;
-use crate::systemd::activation::ListenFd;
+use crate::sys;
+use crate::systemd::activation::{ListenError, ListenFd};
 use crate::systemd::journal;
 
 /// Executes the command line with the sockets that systemd passed, and logs the
 /// error that ends it, if any.
-pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, Error>) -> ExitCode {
+pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
     let sockets = if cli.is_query() {
         None
     } else if cli.listen.is_empty() {
-        Some(passed.and_then(ServerSockets::classify))
+        Some(ServerSockets::classify(passed))
     } else {
         Some(ServerSockets::bind(&cli.listen))
     };
@@ -89,7 +90,7 @@ fn report(error: &Error, cli: &Cli) {
     };
     log::error!(MESSAGE_ID = message_id; "{error}");
     if let Error::Settings { excerpt, .. } = error {
-        if cli.is_query() {
+        if cli.is_query() && sys::is_output_usable() {
             // Not `eprint!`, which panics if stderr cannot be written.
             let _ = io::stderr().write_all(excerpt.as_bytes());
         }

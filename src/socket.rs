@@ -62,11 +62,16 @@ pub fn is_listening(fd: BorrowedFd<'_>) -> Result<bool, String> {
     Err(reason.to_owned())
 }
 
-/// Whether a descriptor is a connected socket with a local address. The socket
-/// pairs that sshd(8) uses for stdin and stdout of its programs have none.
+/// Whether a descriptor is a connected socket with a local address.
 pub fn is_client(fd: BorrowedFd<'_>) -> bool {
-    let local_addr = LocalAddr::new(SockRef::from(&fd).local_addr());
-    is_listening(fd) == Ok(false) && local_addr != LocalAddr::Unnamed
+    is_listening(fd) == Ok(false) && has_address(fd)
+}
+
+/// Whether a descriptor is a socket with a local address. The socket pairs that
+/// sshd(8) uses for stdin and stdout of its programs have none, and neither has the
+/// stream to the journal.
+pub fn has_address(fd: BorrowedFd<'_>) -> bool {
+    LocalAddr::new(SockRef::from(&fd).local_addr()) != LocalAddr::Unnamed
 }
 
 /// A connected pair of sockets, created non-blocking: std needs an ioctl(2) for

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::mode::Mode;
 use crate::socket::{self, ListenAddr, ListenSocket, Socket};
 use crate::sys;
-use crate::systemd::activation::ListenFd;
+use crate::systemd::activation::{ListenError, ListenFd};
 
 /// The sockets that the server gets.
 #[derive(Debug)]
@@ -34,12 +34,20 @@ impl ServerSockets {
         }
     }
 
-    /// Classifies the sockets of `LISTEN_FDS`; without any, takes the one on stdin.
+    /// Classifies the sockets of `LISTEN_FDS`; without any, or if they are for another
+    /// process, takes the one on stdin.
     ///
     /// # Errors
     /// [`Error::Activation`] if there is none, [`Error::SocketMismatch`] if the
     /// combination matches no mode.
-    pub fn classify(fds: Vec<ListenFd>) -> Result<Self, Error> {
+    pub fn classify(passed: Result<Vec<ListenFd>, ListenError>) -> Result<Self, Error> {
+        let fds = match passed {
+            Ok(fds) => fds,
+            Err(ListenError::ForAnotherProcess(_)) if socket::is_client(io::stdin().as_fd()) => {
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
         let total = fds.len();
         let connected = fds.iter().filter(|passed| !passed.is_listening).count();
         match (connected, total) {
@@ -112,13 +120,23 @@ impl ServerSockets {
 
 /// Redirects stdout and stderr to /dev/null if they are a client's socket, so that
 /// nothing that is printed from now on reaches a client: neither the one on stdin
-/// (mode inet) nor one of `fds` (`StandardError=socket`).
-pub fn detach_client_from_stdio(fds: &[ListenFd]) {
+/// (mode inet) nor one that was passed (`StandardError=socket`). A socket with an
+/// address is taken for a client's, whatever the environment says; the stream to the
+/// journal and the socket pairs of sshd(8) have none.
+pub fn detach_client_from_stdio(passed: &[ListenFd]) {
     let stdin = io::stdin();
     if socket::is_client(stdin.as_fd()) {
         sys::detach_output_from(stdin.as_fd());
     }
-    for passed in fds {
-        sys::detach_output_from(passed.fd.as_fd());
+    for socket in passed {
+        sys::detach_output_from(socket.fd.as_fd());
+    }
+    let stdout = io::stdout();
+    if socket::has_address(stdout.as_fd()) {
+        sys::detach_output_from(stdout.as_fd());
+    }
+    let stderr = io::stderr();
+    if socket::has_address(stderr.as_fd()) {
+        sys::detach_output_from(stderr.as_fd());
     }
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
@@ -38,22 +39,37 @@ pub fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     ffi::poll_readable(fd, i32::try_from(milliseconds).unwrap_or(i32::MAX))
 }
 
+/// Whether stdout and stderr may be used: `false` if one of them is a client's socket
+/// and could not be redirected.
+pub fn is_output_usable() -> bool {
+    OUTPUT_USABLE.load(Ordering::Relaxed)
+}
+
+static OUTPUT_USABLE: AtomicBool = AtomicBool::new(true);
+
 /// Redirects stdout and stderr to /dev/null if they are the same socket as
-/// `client`, so that no output reaches the client.
+/// `client`, so that no output reaches the client. If that fails, there is no output
+/// from now on ([`is_output_usable`]).
 pub fn detach_output_from(client: BorrowedFd<'_>) {
-    let Ok(null) = File::options().write(true).open("/dev/null") else {
-        return;
-    };
     let Some(client) = socket_identity(client) else {
         return;
     };
-    // Errors are ignored: there is no output left to report them on.
-    if socket_identity(io::stderr().as_fd()) == Some(client) {
-        let _ = rustix::stdio::dup2_stderr(&null);
+    let is_stdout = socket_identity(io::stdout().as_fd()) == Some(client);
+    let is_stderr = socket_identity(io::stderr().as_fd()) == Some(client);
+    if (is_stdout || is_stderr) && redirect_output(is_stdout, is_stderr).is_err() {
+        OUTPUT_USABLE.store(false, Ordering::Relaxed);
     }
-    if socket_identity(io::stdout().as_fd()) == Some(client) {
-        let _ = rustix::stdio::dup2_stdout(&null);
+}
+
+fn redirect_output(stdout: bool, stderr: bool) -> io::Result<()> {
+    let null = File::options().write(true).open("/dev/null")?;
+    if stderr {
+        rustix::stdio::dup2_stderr(&null)?;
     }
+    if stdout {
+        rustix::stdio::dup2_stdout(&null)?;
+    }
+    Ok(())
 }
 
 /// Device and inode of a socket, which no other socket has; `None` for anything

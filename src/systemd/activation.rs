@@ -47,8 +47,26 @@ pub struct ListenEnv {
     pub names: Option<String>,
 }
 
+/// Why no sockets were received although the environment announces some.
+#[derive(Debug)]
+pub enum ListenError {
+    /// A variable or a descriptor is invalid.
+    Invalid(Error),
+    /// `LISTEN_PID` names another process: the sockets are for that one, which is no
+    /// error if this one gets its sockets otherwise (sd_listen_fds(3)).
+    ForAnotherProcess(Error),
+}
+
+impl From<ListenError> for Error {
+    fn from(error: ListenError) -> Self {
+        match error {
+            ListenError::Invalid(error) | ListenError::ForAnotherProcess(error) => error,
+        }
+    }
+}
+
 impl ListenEnv {
-    fn read() -> Result<Self, Error> {
+    fn read() -> Result<Self, ListenError> {
         Ok(Self {
             pid: read_variable("LISTEN_PID")?,
             fds: read_variable("LISTEN_FDS")?,
@@ -63,8 +81,9 @@ impl ListenEnv {
 /// Must be called once, first, before any thread starts: it changes the environment.
 ///
 /// # Errors
-/// [`Error::Activation`] if a variable is invalid, or a descriptor cannot be served.
-pub fn receive() -> Result<Vec<ListenFd>, Error> {
+/// A variable is invalid, a descriptor cannot be served, or the sockets are for
+/// another process.
+pub fn receive() -> Result<Vec<ListenFd>, ListenError> {
     let names = validate(&ListenEnv::read()?, std::process::id())?;
     let mut passed = Vec::new();
     for (fd, name) in (LISTEN_FDS_START..).zip(names) {
@@ -82,9 +101,9 @@ pub fn receive() -> Result<Vec<ListenFd>, Error> {
         // Before 0.6 the crate returned an error if no sockets were passed.
         Err(_) if passed.is_empty() => Vec::new(),
         Err(error) => {
-            return Err(Error::Activation(format!(
+            return Err(ListenError::Invalid(Error::Activation(format!(
                 "cannot receive the sockets of LISTEN_FDS: {error}"
-            )));
+            ))));
         }
     };
     let sockets = descriptors
@@ -104,8 +123,8 @@ pub fn receive() -> Result<Vec<ListenFd>, Error> {
 /// The names of the sockets that are passed to `own_pid`; empty if there are none.
 ///
 /// # Errors
-/// [`Error::Activation`] if a value is invalid, or the sockets are for another process.
-pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, Error> {
+/// A value is invalid, or the sockets are for another process.
+pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, ListenError> {
     let (pid, fds) = match (&env.pid, &env.fds) {
         (None, None) => return Ok(Vec::new()),
         (Some(_), None) => return Err(invalid("LISTEN_PID is set, but LISTEN_FDS is not")),
@@ -123,17 +142,19 @@ pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, Error> {
     }
 }
 
-fn validate_pid(pid: &str, own_pid: u32) -> Result<(), Error> {
+fn validate_pid(pid: &str, own_pid: u32) -> Result<(), ListenError> {
     match parse_decimal(pid) {
         Some(pid) if pid == own_pid as usize => Ok(()),
-        Some(other) if other > 0 && i32::try_from(other).is_ok() => Err(invalid(format!(
-            "LISTEN_PID is {other}, but this is process {own_pid}"
-        ))),
+        Some(other) if other > 0 && i32::try_from(other).is_ok() => {
+            Err(ListenError::ForAnotherProcess(activation_error(format!(
+                "LISTEN_PID is {other}, but this is process {own_pid}"
+            ))))
+        }
         _ => Err(invalid(format!("invalid LISTEN_PID {}", quoted(pid)))),
     }
 }
 
-fn validate_count(fds: &str) -> Result<usize, Error> {
+fn validate_count(fds: &str) -> Result<usize, ListenError> {
     match parse_decimal(fds) {
         Some(count) if count <= MAX_FDS => Ok(count),
         Some(_) => Err(invalid(format!(
@@ -147,7 +168,7 @@ fn validate_count(fds: &str) -> Result<usize, Error> {
     }
 }
 
-fn validate_names(names: &str, count: usize) -> Result<Vec<String>, Error> {
+fn validate_names(names: &str, count: usize) -> Result<Vec<String>, ListenError> {
     let names: Vec<&str> = names.split(':').collect();
     if names.len() != count {
         return Err(invalid(format!(
@@ -184,14 +205,18 @@ fn quoted(text: &str) -> String {
     format!("'{}{ellipsis}'", short.escape_debug())
 }
 
-fn read_variable(name: &str) -> Result<Option<String>, Error> {
+fn read_variable(name: &str) -> Result<Option<String>, ListenError> {
     env::var_os(name)
         .map(OsString::into_string)
         .transpose()
         .map_err(|_| invalid(format!("{name} is not UTF-8")))
 }
 
-fn invalid(problem: impl Display) -> Error {
+fn invalid(problem: impl Display) -> ListenError {
+    ListenError::Invalid(activation_error(problem))
+}
+
+fn activation_error(problem: impl Display) -> Error {
     Error::Activation(format!("{problem}; start greeter from its socket unit"))
 }
 
@@ -213,6 +238,7 @@ mod tests {
         match (validate(&env, 42), expected) {
             (Ok(names), Ok(expected)) => assert_eq!(names, expected),
             (Err(error), Err(part)) => {
+                let error = Error::from(error);
                 let text = error.to_string();
                 assert!(
                     text.contains(part) && !text.contains('\n') && error.status() == 1,

@@ -20,6 +20,7 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 use crate::error::escape_control;
 use crate::event;
 use crate::socket;
+use crate::sys;
 use crate::sys::ffi::{self, errno::ENOTSOCK};
 
 /// SYSLOG_IDENTIFIER of every entry, so that `journalctl -t greeter` finds all.
@@ -200,6 +201,9 @@ impl Output {
     }
 
     fn write_stderr(&self, entry: &Entry) -> io::Result<()> {
+        if !sys::is_output_usable() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let line = if self.prefixed {
             format!("<{}>{}\n", priority(entry.level), entry.message)
         } else {
