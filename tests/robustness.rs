@@ -1,0 +1,601 @@
+//! What clients, the service manager, signals and a broken environment can do to the
+//! program, and what must hold all the same.
+
+mod support;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use support::{GREETER, Process, TIMEOUT, TempDir, free_port, read_tcp, read_unix};
+
+const SMALL: &str = "This is a test\n";
+
+/// A greeter that listens without systemd on one TCP port.
+struct Standalone {
+    process: Process,
+    port: u16,
+}
+
+impl Standalone {
+    fn start(settings: &str) -> Self {
+        Self::with(settings, |_| {})
+    }
+
+    fn with(settings: &str, configure: impl FnOnce(&mut Command)) -> Self {
+        let port = free_port();
+        let mut command = Command::new(GREETER);
+        command.args(["--config", settings, "--listen"]);
+        command.arg(format!("127.0.0.1:{port}"));
+        configure(&mut command);
+        let process = Process::start(&mut command);
+        process.expect_stderr("listening on ");
+        Self { process, port }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream
+    }
+
+    fn read(&self) -> String {
+        String::from_utf8(read_tcp(self.port, b"").unwrap()).unwrap()
+    }
+
+    /// Sends SIGTERM; returns stderr.
+    fn stop(self) -> String {
+        self.process.signal("-TERM");
+        let (status, stderr) = self.process.wait();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        stderr
+    }
+}
+
+/// A TCP client with a small receive buffer: a large greeting needs its reads.
+fn slow_client(port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    socket.connect(&address.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream
+}
+
+/// Starts greeter with these descriptors as 3 and, if there are two, 4.
+fn activate_fds(settings: &str, fds: [Option<OwnedFd>; 2]) -> Process {
+    let count = fds.iter().flatten().count();
+    let [first, second] = fds;
+    let script = format!(
+        "export LISTEN_PID=$$ LISTEN_FDS={count}; exec '{GREETER}' --config '{settings}' \
+         3<&0 4<&1 0</dev/null 1>/dev/null"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]);
+    command.stdin(first.map_or_else(Stdio::null, Stdio::from));
+    command.stdout(second.map_or_else(Stdio::null, Stdio::from));
+    Process::start(&mut command)
+}
+
+/// A service manager: the datagrams that greeter sends to it.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        Self(socket)
+    }
+
+    fn receive(&self) -> String {
+        let mut buffer = vec![0; 65536];
+        let length = self.0.recv(&mut buffer).unwrap();
+        assert!(length <= 4096, "PID 1 drops a datagram of {length} bytes");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    /// Waits for a datagram that is, or begins with, `expected`.
+    fn expect(&self, expected: &str) -> String {
+        loop {
+            let datagram = self.receive();
+            if datagram.starts_with(expected) {
+                return datagram;
+            }
+        }
+    }
+}
+
+fn large_settings(directory: &TempDir, length: usize, more: &str) -> String {
+    let message = directory.write("large", "x".repeat(length));
+    directory.write("g.toml", format!("message_file = '{message}'\n{more}"))
+}
+
+#[test]
+fn notifications_are_bounded_and_ready_is_alone() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let path = directory.path("notify");
+    let manager = Manager::new(&path);
+    let mut command = Command::new(GREETER);
+    command
+        .args(["--config", &settings])
+        .env("NOTIFY_SOCKET", &path);
+    for number in 0..300 {
+        let path = directory.path(&format!("socket-with-a-long-name-{number}"));
+        command.arg("--listen").arg(path);
+    }
+    let process = Process::start(&mut command);
+    assert_eq!(manager.receive(), "READY=1");
+    manager.expect("STATUS=Listening on ");
+
+    let unknown_key = "k".repeat(5000);
+    directory.write("g.toml", format!("{unknown_key} = 1\n"));
+    process.signal("-HUP");
+    let reloading = manager.expect("RELOADING=1\n");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert_eq!(manager.receive(), "READY=1");
+    let status = manager.expect("STATUS=");
+    assert!(status.contains("reload failed: "), "{status}");
+
+    process.signal("-TERM");
+    assert_eq!(manager.expect("STOPPING=1"), "STOPPING=1");
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+fn full_queue_of_the_service_manager_does_not_block_greetings() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let path = directory.path("notify");
+    let _manager_that_does_not_read = UnixDatagram::bind(&path).unwrap();
+    let server = Standalone::with(&settings, |command| {
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "2000");
+    });
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        assert_eq!(server.read(), SMALL);
+        thread::sleep(Duration::from_millis(10));
+    }
+    let begun = Instant::now();
+    server.stop();
+    assert!(begun.elapsed() < Duration::from_secs(1), "the exit waits");
+}
+
+#[test]
+fn ready_is_sent_again_until_the_service_manager_has_it() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let path = directory.path("notify");
+    let server = Standalone::with(&settings, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    server.process.expect_stderr("sd_notify failed: ");
+    let manager = Manager::new(&path);
+    assert_eq!(manager.receive(), "READY=1");
+    server.stop();
+}
+
+#[test]
+fn signals_that_the_parent_blocked_are_handled() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "message = 'one'\n");
+    let port = free_port();
+    let process = Process::start(
+        Command::new("env")
+            .arg("--block-signal=TERM,HUP,INT")
+            .args([GREETER, "--config", &settings, "--listen"])
+            .arg(format!("127.0.0.1:{port}")),
+    );
+    process.expect_stderr("listening on ");
+    directory.write("g.toml", "message = 'two'\n");
+    process.signal("-HUP");
+    process.expect_stderr("settings reloaded");
+    assert_eq!(read_tcp(port, b"").unwrap(), b"two\n");
+    process.signal("-TERM");
+    assert_eq!(process.wait().0.code(), Some(0));
+}
+
+#[test]
+fn signals_of_no_concern_do_not_end_the_service() {
+    let directory = TempDir::new();
+    let server = Standalone::start(&directory.write("g.toml", ""));
+    for signal in ["-USR1", "-USR2", "-ALRM", "-PIPE", "-IO", "-34", "-64"] {
+        server.process.signal(signal);
+    }
+    assert_eq!(server.read(), SMALL);
+    server.stop();
+}
+
+#[test]
+fn reload_that_precedes_a_client_applies_to_it() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "message = '0'\n");
+    let server = Standalone::start(&settings);
+    for number in 1..100 {
+        directory.write("g.toml", format!("message = '{number}'\n"));
+        server.process.signal("-HUP");
+        assert_eq!(server.read(), format!("{number}\n"));
+    }
+    server.stop();
+}
+
+#[test]
+fn no_close_cuts_a_greeting() {
+    const LENGTH: usize = 300_000;
+    for limits in [
+        "",
+        "linger_bytes = 0\n",
+        "linger_bytes = 1000\n",
+        "linger_timeout = '0s'\n",
+    ] {
+        let directory = TempDir::new();
+        let settings = large_settings(&directory, LENGTH, &format!("[limits]\n{limits}"));
+        let server = Standalone::start(&settings);
+        let mut client = slow_client(server.port);
+        client.set_nonblocking(true).unwrap();
+        // More than `linger_bytes`, and more than greeter's receive buffer at once.
+        let mut sent = 0;
+        while sent < 100_000 {
+            match client.write(&[b'y'; 10_000]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => panic!("{limits}: {error}"),
+            }
+        }
+        client.set_nonblocking(false).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        let mut received = Vec::new();
+        let result = client.read_to_end(&mut received);
+        assert!(
+            result.is_ok() && received.len() == LENGTH + 1,
+            "{limits}: {result:?} after {} bytes",
+            received.len()
+        );
+        drop(client);
+        server.process.expect_stderr("greeted ");
+        server.stop();
+    }
+}
+
+/// A greeter whose connections have a small send buffer: a large greeting needs the
+/// reads of its client. Accepted sockets inherit the buffer's size (tcp(7)).
+fn with_small_send_buffer(settings: &str) -> Standalone {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let socket = Socket::from(listener);
+    socket.set_send_buffer_size(16_384).unwrap();
+    let process = activate_fds(settings, [Some(OwnedFd::from(socket)), None]);
+    process.expect_stderr("listening on ");
+    Standalone { process, port }
+}
+
+#[test]
+fn greeting_cut_by_write_timeout_ends_in_a_reset() {
+    let directory = TempDir::new();
+    let settings = large_settings(&directory, 1 << 20, "[limits]\nwrite_timeout = '200ms'\n");
+    let server = with_small_send_buffer(&settings);
+    let mut client = slow_client(server.port);
+    server
+        .process
+        .expect_stderr("did not receive the greeting within write_timeout");
+    let mut received = Vec::new();
+    let error = client.read_to_end(&mut received).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(server.stop().contains("1 timeout"));
+}
+
+#[test]
+fn failing_listener_affects_no_other() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let broken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let working = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = working.local_addr().unwrap().port();
+    let holder = Socket::from(broken.try_clone().unwrap());
+    let fds = [Some(OwnedFd::from(broken)), Some(OwnedFd::from(working))];
+    let process = activate_fds(&settings, fds);
+    process.expect_stderr("listening on ");
+    let held = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    // accept(2) returns EINVAL from now on.
+    holder.shutdown(std::net::Shutdown::Both).unwrap();
+    process.expect_stderr("cannot accept on '");
+    for _ in 0..20 {
+        assert_eq!(read_tcp(port, b"").unwrap(), SMALL.as_bytes());
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(held);
+    process.signal("-TERM");
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert_eq!(stderr.matches("cannot accept on '").count(), 1, "{stderr}");
+    assert!(stderr.contains("stopped; 21 greetings sent"), "{stderr}");
+}
+
+#[test]
+fn connection_limit_is_shared_by_the_listeners() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "[limits]\nconnections = 2\n");
+    let path = directory.path("socket");
+    let server = Standalone::with(&settings, |command| {
+        command.arg("--listen").arg(&path);
+    });
+    let port = server.port;
+    let end = Instant::now() + Duration::from_secs(2);
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            thread::spawn(move || {
+                while Instant::now() < end {
+                    read_tcp(port, b"").unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut greeted = 0;
+    while Instant::now() < end {
+        assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
+        greeted += 1;
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(greeted > 20, "only {greeted} clients of the second socket");
+    server.stop();
+}
+
+/// The peak resident memory of a process, in KiB (proc(5), VmHWM).
+fn peak_memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn slow_clients_share_the_text_of_the_greeting() {
+    let directory = TempDir::new();
+    let text = format!("{{peer_port}}{}", "x".repeat(1_000_000));
+    let message = directory.write("large", text);
+    let settings = directory.write("g.toml", format!("message_file = '{message}'\n"));
+    let server = Standalone::start(&settings);
+    let before = peak_memory(server.process.pid());
+    let clients: Vec<TcpStream> = (0..200).map(|_| slow_client(server.port)).collect();
+    thread::sleep(Duration::from_millis(300));
+    let after = peak_memory(server.process.pid());
+    assert!(
+        after - before < 2048,
+        "{} KiB for {} connections",
+        after - before,
+        clients.len()
+    );
+    let mut first = clients.into_iter().next().unwrap();
+    let port = first.local_addr().unwrap().port().to_string();
+    let mut received = String::new();
+    first.read_to_string(&mut received).unwrap();
+    assert!(received.starts_with(&port) && received.len() == port.len() + 1_000_001);
+}
+
+#[test]
+fn tables_without_a_text_share_the_default() {
+    use std::fmt::Write;
+    let directory = TempDir::new();
+    let message = directory.write("large", "x".repeat(1_000_000));
+    let mut text = format!("message_file = '{message}'\n");
+    for number in 0..2000 {
+        writeln!(text, "[greeting.s{number}]").unwrap();
+    }
+    let server = Standalone::start(&directory.write("g.toml", text));
+    let peak = peak_memory(server.process.pid());
+    assert!(peak < 20_000, "{peak} KiB");
+    server.stop();
+}
+
+#[test]
+fn instance_finishes_its_greeting_after_sigterm() {
+    const LENGTH: usize = 300_000;
+    let directory = TempDir::new();
+    let settings = large_settings(&directory, LENGTH, "");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = slow_client(listener.local_addr().unwrap().port());
+    let (accepted, _) = listener.accept().unwrap();
+    let process = activate_fds(&settings, [Some(OwnedFd::from(accepted)), None]);
+    let mut begin = vec![0; 1000];
+    client.read_exact(&mut begin).unwrap();
+    process.signal("-HUP");
+    process.signal("-TERM");
+    thread::sleep(Duration::from_millis(100));
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(begin.len() + rest.len(), LENGTH + 1);
+    drop(client);
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("greeted "), "{stderr}");
+}
+
+#[test]
+fn stop_closes_delivered_connections_and_greets_the_backlog() {
+    let directory = TempDir::new();
+    let text = "[limits]\nconnections = 1\nlinger_timeout = '1min'\ndrain_timeout = '1min'\n";
+    let server = Standalone::start(&directory.write("g.toml", text));
+    let mut held = server.connect();
+    let mut received = vec![0; SMALL.len()];
+    held.read_exact(&mut received).unwrap();
+    let mut waiting: Vec<TcpStream> = (0..20).map(|_| server.connect()).collect();
+    let begun = Instant::now();
+    let stderr = server.stop();
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    for client in &mut waiting {
+        let mut received = String::new();
+        client.read_to_string(&mut received).unwrap();
+        assert_eq!(received, SMALL);
+    }
+    assert!(stderr.contains("stopped; 21 greetings sent"), "{stderr}");
+}
+
+#[test]
+fn drain_timeout_cuts_and_says_so() {
+    let directory = TempDir::new();
+    let settings = large_settings(&directory, 1 << 20, "[limits]\ndrain_timeout = '300ms'\n");
+    let server = with_small_send_buffer(&settings);
+    let mut client = slow_client(server.port);
+    let mut begin = [0; 1000];
+    client.read_exact(&mut begin).unwrap();
+    let begun = Instant::now();
+    let stderr = server.stop();
+    let elapsed = begun.elapsed();
+    assert!(
+        (Duration::from_millis(300)..Duration::from_secs(2)).contains(&elapsed),
+        "{elapsed:?}"
+    );
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert!(
+        stderr.contains("closed 1 connection after drain_timeout"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("stopped; 0 greetings sent, 1 cut off"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn totals_add_up_and_suppressed_lines_are_reported_at_exit() {
+    let directory = TempDir::new();
+    let text = "[limits]\nconnections_per_source = 1\nlinger_timeout = '1min'\n";
+    let server = Standalone::start(&directory.write("g.toml", text));
+    let mut held = server.connect();
+    let mut received = vec![0; SMALL.len()];
+    held.read_exact(&mut received).unwrap();
+    for _ in 0..70 {
+        assert_eq!(server.read(), "");
+    }
+    let stderr = server.stop();
+    assert!(
+        stderr.contains("21 more connections not logged individually"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("stopped; 1 greeting sent, 70 refused"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn idle_time_begins_with_the_last_close() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "[limits]\nidle_timeout = '500ms'\n");
+    let server = Standalone::start(&settings);
+    let client = server.connect();
+    thread::sleep(Duration::from_millis(400));
+    drop(client);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.read(), SMALL, "exited 300 ms after the last close");
+    let (status, stderr) = server.process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+fn thousands_of_tables_take_linear_time() {
+    use std::fmt::Write;
+    let directory = TempDir::new();
+    let mut text = String::new();
+    for number in 0..28_000 {
+        writeln!(text, "[greeting.s{number}]\nmessage = 'x'").unwrap();
+    }
+    let settings = directory.write("g.toml", text);
+    for query in ["--check", "--show-config"] {
+        let begun = Instant::now();
+        let output = Command::new(GREETER)
+            .args(["--config", &settings, query])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        // 0.3 s in a release build; the tests run without optimization.
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[test]
+fn stale_socket_path_is_replaced_and_a_foreign_one_is_kept() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let path = directory.path("socket");
+    // A listener that was closed leaves its path.
+    drop(UnixListener::bind(&path).unwrap());
+    let start = || {
+        let mut command = Command::new(GREETER);
+        command.args(["--config", &settings, "--listen"]).arg(&path);
+        let process = Process::start(&mut command);
+        process.expect_stderr("listening on ");
+        process
+    };
+    let process = start();
+    assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
+    fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    process.signal("-TERM");
+    assert_eq!(process.wait().0.code(), Some(0));
+    assert!(
+        UnixStream::connect(&path).is_ok(),
+        "it was another's socket"
+    );
+    drop(other);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_no_panic() {
+    let directory = TempDir::new();
+    let invalid = directory.write("invalid.toml", "x = 1\n");
+    let valid = directory.write("valid.toml", "");
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for (arguments, status) in [
+        (vec!["--help"], 1),
+        (vec!["--version"], 1),
+        (vec!["--nonsense"], 2),
+        (vec!["--check", "--config", &invalid], 78),
+        (vec!["--check", "--config", &valid], 1),
+    ] {
+        let exit = Command::new(GREETER)
+            .args(&arguments)
+            .stdout(full())
+            .stderr(full())
+            .status()
+            .unwrap();
+        assert_eq!(exit.code(), Some(status), "{arguments:?}");
+    }
+}
+
+#[test]
+fn sockets_for_another_process_are_no_error_with_listen() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let server = Standalone::with(&settings, |command| {
+        command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    });
+    assert_eq!(server.read(), SMALL);
+    server.stop();
+}
