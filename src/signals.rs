@@ -18,38 +18,32 @@ use crate::socket;
 use crate::sys::ffi;
 
 /// The handled signals.
+const HANDLED: [i32; 3] = [SIGHUP, SIGTERM, SIGINT];
+
+/// Which of the handled signals have arrived.
 #[derive(Debug)]
 pub struct Signals {
     reload: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
-    wake: UnixStream,
 }
 
 impl Signals {
     /// Handles SIGHUP (reload), SIGTERM and SIGINT (stop) from now on, also if the
     /// parent process blocked them, and ignores the signals that would end a process
-    /// for reasons that do not concern it.
+    /// for reasons that do not concern it. It takes no descriptor.
     ///
     /// # Errors
-    /// Those of socketpair(2) and sigaction(2).
+    /// Those of sigaction(2).
     pub fn install() -> io::Result<Self> {
         ffi::ignore_signals();
-        let (wake, write) = socket::pair()?;
         let signals = Self {
             reload: Arc::new(AtomicBool::new(false)),
             stop: Arc::new(AtomicBool::new(false)),
-            wake,
         };
-        for (signal, arrived) in [
-            (SIGHUP, &signals.reload),
-            (SIGTERM, &signals.stop),
-            (SIGINT, &signals.stop),
-        ] {
-            // In this order: the byte must not arrive before the flag.
-            flag::register(signal, Arc::clone(arrived))?;
-            pipe::register(signal, write.try_clone()?)?;
-        }
-        ffi::unblock_signals(&[SIGHUP, SIGTERM, SIGINT]);
+        flag::register(SIGHUP, Arc::clone(&signals.reload))?;
+        flag::register(SIGTERM, Arc::clone(&signals.stop))?;
+        flag::register(SIGINT, Arc::clone(&signals.stop))?;
+        ffi::unblock_signals(&HANDLED);
         Ok(signals)
     }
 
@@ -67,22 +61,44 @@ impl Signals {
     pub fn take_stop(&self) -> bool {
         self.stop.swap(false, Ordering::Relaxed)
     }
+}
 
-    /// Reads the bytes of the handlers, so that the next one wakes epoll_wait(2) again.
-    pub fn drain_wake(&self) {
-        socket::discard_all(&self.wake);
+/// A socket that becomes readable when a handled signal arrives. Without one, a signal
+/// that arrives just before epoll_wait(2) is seen after it.
+#[derive(Debug)]
+pub struct Wake(UnixStream);
+
+impl Wake {
+    /// Must be called after [`Signals::install`], so that the flag is set before the
+    /// byte is written.
+    ///
+    /// # Errors
+    /// Those of socketpair(2), fcntl(2) and sigaction(2).
+    pub fn new() -> io::Result<Self> {
+        let (read, write) = socket::pair()?;
+        for signal in HANDLED {
+            pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Self(read))
+    }
+
+    /// Reads the bytes of the handlers, so that the next one is an event again.
+    pub fn drain(&self) {
+        socket::discard_all(&self.0);
     }
 }
 
-impl AsRawFd for Signals {
+impl AsRawFd for Wake {
     fn as_raw_fd(&self) -> RawFd {
-        self.wake.as_raw_fd()
+        self.0.as_raw_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys;
+    use std::time::Duration;
 
     #[test]
     fn arrived_signals_are_taken_once() {
@@ -94,6 +110,16 @@ mod tests {
         assert!(!signals.take_reload());
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert!(signals.take_stop());
+    }
+
+    #[test]
+    fn signal_makes_the_wake_socket_readable() {
+        use std::os::fd::AsFd;
+        let signals = Signals::install().unwrap();
+        let wake = Wake::new().unwrap();
+        signal_hook::low_level::raise(SIGHUP).unwrap();
+        assert!(sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
+        assert!(signals.take_reload());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use greeter::settings::files::search_paths;
 use greeter::socket::ListenAddr;
+use greeter::error::Error;
 use greeter::systemd::activation::{ListenEnv, validate};
 use libfuzzer_sys::fuzz_target;
 
@@ -50,6 +51,7 @@ fn check_listen_env(env: &ListenEnv) {
             }
         }
         Err(error) => {
+            let error = Error::from(error);
             assert_eq!(error.status(), 1);
             let message = error.to_string();
             assert!(

@@ -26,7 +26,7 @@ use crate::event;
 use crate::mode::Mode;
 use crate::poller::{Poller, Token};
 use crate::settings::{Limits, Settings};
-use crate::signals::Signals;
+use crate::signals::{Signals, Wake};
 use crate::socket::{DiscardBuffer, Interest, ListenSocket, Socket};
 use crate::sockets::ServerSockets;
 use crate::sys;
@@ -70,6 +70,7 @@ pub struct Server<'a> {
     notifier: Notifier,
     poller: Poller,
     signals: Signals,
+    wake: Option<Wake>,
     load_settings: &'a mut LoadSettings<'a>,
     phase: Phase,
     /// The part of the status text about the last reload, if it failed.
@@ -137,9 +138,6 @@ impl<'a> Server<'a> {
     ) -> Result<Self, Error> {
         let now = Instant::now();
         let poller = Poller::new().map_err(epoll_error)?;
-        poller
-            .register(&signals, Token::Signals, Interest::Readable)
-            .map_err(epoll_error)?;
         Ok(Self {
             listeners: Vec::new(),
             next_listener: 0,
@@ -149,6 +147,7 @@ impl<'a> Server<'a> {
             notifier: Notifier::from_environment(),
             poller,
             signals,
+            wake: None,
             load_settings,
             phase: Phase::Serving,
             reload_error: String::new(),
@@ -199,6 +198,7 @@ impl<'a> Server<'a> {
                 .map_err(epoll_error)?;
             self.listeners.push(listener);
         }
+        self.register_wake().map_err(epoll_error)?;
         let addresses: Vec<String> = self
             .listeners
             .iter()
@@ -216,8 +216,19 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
+    fn register_wake(&mut self) -> io::Result<()> {
+        let wake = Wake::new()?;
+        self.poller
+            .register(&wake, Token::Signals, Interest::Readable)?;
+        self.wake = Some(wake);
+        Ok(())
+    }
+
     /// The modes accepted and inet: READY=1, then the greeting is sent.
     fn start_serving(&mut self, socket: Socket, name: String, mode: Mode) {
+        // An error is ignored: the greeting matters more than the moment at which
+        // SIGTERM is seen.
+        let _ = self.register_wake();
         let peer = socket.peer_addr();
         let redacted = RedactedAddr::new(peer, self.settings.log_peer);
         self.notifier.notify_ready();
@@ -253,7 +264,11 @@ impl<'a> Server<'a> {
         self.stats.report_suppressed(now);
         for token in ready {
             match token {
-                Token::Signals => self.signals.drain_wake(),
+                Token::Signals => {
+                    if let Some(wake) = &self.wake {
+                        wake.drain();
+                    }
+                }
                 Token::Listener(index) => self.listeners[index].set_may_have_pending(),
                 Token::Connection(key) => {
                     let result =

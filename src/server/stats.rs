@@ -50,11 +50,11 @@ impl Totals {
     }
 }
 
-impl fmt::Display for Totals {
-    /// `1,204 greetings sent, 2 gone, 1 refused`: outcomes without connections are
-    /// omitted.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sent", counted(self.sent, "greeting"))?;
+impl Totals {
+    /// The outcomes other than a sent greeting, such as `2 gone, 1 refused`; those
+    /// without connections are omitted.
+    fn unsent(&self) -> String {
+        let mut parts = Vec::new();
         for (number, result) in [
             (self.gone, "gone"),
             (self.timeout, "timeout"),
@@ -62,10 +62,21 @@ impl fmt::Display for Totals {
             (self.cut_off, "cut off"),
         ] {
             if number > 0 {
-                write!(f, ", {} {result}", grouped(number))?;
+                parts.push(format!("{} {result}", grouped(number)));
             }
         }
-        Ok(())
+        parts.join(", ")
+    }
+}
+
+impl fmt::Display for Totals {
+    /// `1,204 greetings sent, 2 gone, 1 refused`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sent", counted(self.sent, "greeting"))?;
+        match self.unsent().as_str() {
+            "" => Ok(()),
+            unsent => write!(f, ", {unsent}"),
+        }
     }
 }
 
@@ -188,10 +199,15 @@ impl Stats {
     }
 
     /// The status text, such as
-    /// `1,204 greetings sent, 2 refused; 3 open connections; last client 203.0.113.9 at 10:12:01 UTC`.
+    /// `1,204 greetings sent, 3 open connections; 2 refused; last client 203.0.113.9 at 10:12:01 UTC`.
     pub fn status(&self, open: usize) -> String {
+        let sent = counted(self.totals.sent, "greeting");
         let open = counted(open as u64, "open connection");
-        let mut text = format!("{}; {open}", self.totals);
+        let mut text = format!("{sent} sent, {open}");
+        let unsent = self.totals.unsent();
+        if !unsent.is_empty() {
+            text += &format!("; {unsent}");
+        }
         if let Some(client) = &self.last_client {
             // The time of day in RFC 3339.
             let time = time_format::rfc3339(client.closed_at);
@@ -252,7 +268,7 @@ mod tests {
     #[test]
     fn status_has_counts_and_last_client() {
         let mut stats = Stats::new(PeerDetail::Full, Instant::now());
-        assert_eq!(stats.status(0), "0 greetings sent; 0 open connections");
+        assert_eq!(stats.status(0), "0 greetings sent, 0 open connections");
         stats.totals.sent = 1204;
         stats.totals.refused = 2;
         let time_of_day = Duration::from_secs(10 * 3600 + 12 * 60 + 1);
@@ -262,12 +278,12 @@ mod tests {
         });
         assert_eq!(
             stats.status(3),
-            "1,204 greetings sent, 2 refused; 3 open connections; last client 203.0.113.9 at 10:12:01 UTC"
+            "1,204 greetings sent, 3 open connections; 2 refused; last client 203.0.113.9 at 10:12:01 UTC"
         );
         stats.set_log_peer(PeerDetail::None);
         assert_eq!(
             stats.status(3),
-            "1,204 greetings sent, 2 refused; 3 open connections; last client at 10:12:01 UTC"
+            "1,204 greetings sent, 3 open connections; 2 refused; last client at 10:12:01 UTC"
         );
     }
 }
