@@ -210,9 +210,9 @@ impl<'a> Server<'a> {
             GREETER_MODE = Mode::Accept.name();
             "listening on {addresses}"
         );
-        self.notifier.notify_ready();
         self.notifier
             .notify_status(&format!("Listening on {addresses}; no connections yet"));
+        self.notifier.notify_ready();
         Ok(())
     }
 
@@ -231,8 +231,8 @@ impl<'a> Server<'a> {
         let _ = self.register_wake();
         let peer = socket.peer_addr();
         let redacted = RedactedAddr::new(peer, self.settings.log_peer);
-        self.notifier.notify_ready();
         self.notifier.notify_status(&format!("Greeting {redacted}"));
+        self.notifier.notify_ready();
         let endpoint = Endpoint {
             local_addr: socket.local_addr(),
             name,
@@ -635,8 +635,9 @@ impl<'a> Server<'a> {
                 self.reload_error = format!("; reload failed: {error}");
             }
         }
-        self.notifier.notify_ready();
+        // In this order: `systemctl status` shows the text when `systemctl reload` returns.
         self.notifier.notify_status(&self.status());
+        self.notifier.notify_ready();
     }
 
     /// Applies settings to everything but the open connections.
