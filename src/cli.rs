@@ -1,6 +1,7 @@
 //! The command line; wraps clap.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -50,6 +51,10 @@ impl Cli {
             Err(error) => error,
         };
         let is_printed = sys::is_output_usable() && error.print().is_ok();
+        if !is_printed && sys::is_output_usable() {
+            // Ignored: if stderr cannot be written either, the exit status reports it.
+            let _ = writeln!(io::stderr(), "greeter: cannot write the output");
+        }
         Err(match u8::try_from(error.exit_code()) {
             // The help or the version was asked for, and could not be printed.
             Ok(0) if !is_printed => ExitCode::FAILURE,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
@@ -184,7 +184,7 @@ fn list_drop_ins(main: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut directory = main.as_os_str().to_owned();
     directory.push(".d");
     let directory = Path::new(&directory);
-    let entries = match fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+    let entries = match read_directory(directory) {
         Ok(entries) => entries,
         Err(error) => absent_is_none(directory, &error)?.unwrap_or_default(),
     };
@@ -197,6 +197,17 @@ fn list_drop_ins(main: &Path) -> Result<Vec<PathBuf>, Error> {
         }
     }
     Ok(drop_ins)
+}
+
+/// The entries of a directory. std retries open(2) of a file, but not of a directory,
+/// after a signal.
+fn read_directory(path: &Path) -> io::Result<Vec<DirEntry>> {
+    loop {
+        match fs::read_dir(path).and_then(Iterator::collect) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// `None` if the error means that `path` does not exist.
