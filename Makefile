@@ -54,7 +54,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz anomaly sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -167,6 +167,10 @@ bench: ## compare CPU, memory and lost connections with nginx and C programs
 fuzz: ## run each fuzz target with ten million inputs
 	tools/install-deps rust fuzz
 	fuzz/run runs=10000000
+
+anomaly: ## inject each error at each system call (about five minutes)
+	tools/install-deps rust
+	$(CARGO) test --locked --release --test anomaly -- --full
 
 sanitize: ## run the socket tests under AddressSanitizer
 	tools/install-deps rust

@@ -74,6 +74,25 @@ pub fn has_address(fd: BorrowedFd<'_>) -> bool {
     LocalAddr::new(SockRef::from(&fd).local_addr()) != LocalAddr::Unnamed
 }
 
+/// Ends a connection that cannot be served, before its descriptor is closed: FIN, and
+/// the input that has arrived is discarded, so that the client sees no reset. Does
+/// nothing to a descriptor that is not a connected socket.
+pub fn end_connection(fd: BorrowedFd<'_>) {
+    let socket = SockRef::from(&fd);
+    if socket.peer_addr().is_err() {
+        return;
+    }
+    // Errors are ignored: the connection is closed in any case.
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    for _ in 0..16 {
+        match socket.recv_with_flags(&mut buffer, MSG_DONTWAIT) {
+            Ok(count) if count > 0 => {}
+            _ => break,
+        }
+    }
+}
+
 /// A connected pair of sockets, created non-blocking: std needs an ioctl(2) for
 /// that, which the system call filter of the units does not allow.
 ///

@@ -90,6 +90,10 @@ impl ServerSockets {
     }
 
     fn from_stdin() -> Result<Self, Error> {
+        Self::take_stdin().inspect_err(|_| socket::end_connection(io::stdin().as_fd()))
+    }
+
+    fn take_stdin() -> Result<Self, Error> {
         let stdin = io::stdin();
         match socket::is_listening(stdin.as_fd()) {
             Ok(false) => {

@@ -85,6 +85,16 @@ impl ListenEnv {
 /// another process.
 pub fn receive() -> Result<Vec<ListenFd>, ListenError> {
     let names = validate(&ListenEnv::read()?, std::process::id())?;
+    let count = names.len();
+    receive_named(names).inspect_err(|_| {
+        // A client is not to see a reset because the process ends.
+        for fd in (LISTEN_FDS_START..).take(count) {
+            ffi::with_fd(fd, socket::end_connection);
+        }
+    })
+}
+
+fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
     let mut passed = Vec::new();
     for (fd, name) in (LISTEN_FDS_START..).zip(names) {
         match ffi::with_fd(fd, socket::is_listening) {
