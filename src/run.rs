@@ -14,6 +14,7 @@ use crate::settings::Limits;
 use crate::settings::layers::Layers;
 use crate::settings::load;
 use crate::signals::Signals;
+use crate::socket::Socket;
 use crate::sockets::ServerSockets;
 use crate::sys;
 use crate::systemd::activation::{ListenError, ListenFd};
@@ -32,17 +33,36 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
     let long_running = matches!(sockets, Some(Ok(ServerSockets::Listening(_))));
     journal::init(long_running);
     let result = match sockets {
-        None => answer_query(cli),
+        None => answer_query(cli).map_err(Failure::from),
         Some(Ok(sockets)) => serve(cli, sockets),
-        Some(Err(error)) => Err(error),
+        Some(Err(error)) => Err(Failure::from(error)),
     };
-    if let Err(error) = &result {
-        report(error, cli);
-    }
-    journal::shutdown(result.is_err());
-    match result {
+    let status = match &result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(error.status()),
+        Err(failure) => {
+            report(&failure.error, cli);
+            if let Some(socket) = &failure.unserved {
+                server::close_gracefully(socket, &Limits::default());
+            }
+            ExitCode::from(failure.error.status())
+        }
+    };
+    journal::shutdown(result.is_err());
+    status
+}
+
+/// Why greeter ends, and the connection that it could not serve.
+struct Failure {
+    error: Error,
+    unserved: Option<Socket>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            unserved: None,
+        }
     }
 }
 
@@ -58,17 +78,17 @@ fn answer_query(cli: &Cli) -> Result<(), Error> {
     query::answer(cli, &layers, &settings)
 }
 
-fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Error> {
+fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Failure> {
     let mode = sockets.mode();
     let mut load_settings = || load::settings(&read_layers(cli)?, Some(mode));
     match (prepare_server(&mut load_settings), sockets) {
-        (Ok(server), sockets) => server.serve(sockets),
-        (Err(error), ServerSockets::Accepted { socket, .. }) => {
-            server::close_gracefully(&socket, &Limits::default());
-            Err(error)
-        }
+        (Ok(server), sockets) => server.serve(sockets).map_err(Failure::from),
+        (Err(error), ServerSockets::Accepted { socket, .. }) => Err(Failure {
+            error,
+            unserved: Some(socket),
+        }),
         // The clients stay in the backlog of the listening sockets.
-        (Err(error), ServerSockets::Listening(_)) => Err(error),
+        (Err(error), ServerSockets::Listening(_)) => Err(Failure::from(error)),
     }
 }
 

@@ -71,6 +71,17 @@ pub fn ignore_signals() {
     }
 }
 
+/// Blocks all signals in this thread, so that another one handles them.
+pub fn block_signals() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset(3) initializes the set, and pthread_sigmask(3) reads it and
+    // ignores the null pointer for the old mask. They cannot fail.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+    }
+}
+
 /// Unblocks signals in this thread, and in the threads that it starts: the mask is
 /// inherited from the parent process.
 pub fn unblock_signals(signals: &[i32]) {

@@ -89,6 +89,8 @@ fn spawn(output: Output) -> io::Result<Backend> {
     // Without a name: setting one takes prctl(2), which the units do not allow.
     let builder = thread::Builder::new().stack_size(STACK_SIZE);
     builder.spawn(move || {
+        // epoll_wait(2) of the main thread is to be interrupted by signals.
+        ffi::block_signals();
         for entry in entries {
             output.write(&entry);
         }
