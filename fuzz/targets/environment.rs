@@ -4,9 +4,9 @@
 //! does not contain; a value that is not UTF-8 stands for a variable that is not set.
 #![no_main]
 
+use greeter::error::Error;
 use greeter::settings::files::search_paths;
 use greeter::socket::ListenAddr;
-use greeter::error::Error;
 use greeter::systemd::activation::{ListenEnv, validate};
 use libfuzzer_sys::fuzz_target;
 
