@@ -66,9 +66,9 @@ impl Signals {
 /// A socket that becomes readable when a handled signal arrives. Without one, a signal
 /// that arrives just before epoll_wait(2) is seen after it.
 #[derive(Debug)]
-pub struct Wake(UnixStream);
+pub struct WakeSocket(UnixStream);
 
-impl Wake {
+impl WakeSocket {
     /// Must be called after [`Signals::install`], so that the flag is set before the
     /// byte is written.
     ///
@@ -88,7 +88,7 @@ impl Wake {
     }
 }
 
-impl AsRawFd for Wake {
+impl AsRawFd for WakeSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -116,7 +116,7 @@ mod tests {
     fn signal_makes_the_wake_socket_readable() {
         use std::os::fd::AsFd;
         let signals = Signals::install().unwrap();
-        let wake = Wake::new().unwrap();
+        let wake = WakeSocket::new().unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
         assert!(sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
         assert!(signals.take_reload());

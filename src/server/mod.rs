@@ -26,7 +26,7 @@ use crate::event;
 use crate::mode::Mode;
 use crate::poller::{Poller, Token};
 use crate::settings::{Limits, Settings};
-use crate::signals::{Signals, Wake};
+use crate::signals::{Signals, WakeSocket};
 use crate::socket::{DiscardBuffer, Interest, ListenSocket, Socket};
 use crate::sockets::ServerSockets;
 use crate::sys;
@@ -70,7 +70,7 @@ pub struct Server<'a> {
     notifier: Notifier,
     poller: Poller,
     signals: Signals,
-    wake: Option<Wake>,
+    wake: Option<WakeSocket>,
     load_settings: &'a mut LoadSettings<'a>,
     phase: Phase,
     /// The part of the status text about the last reload, if it failed.
@@ -217,7 +217,7 @@ impl<'a> Server<'a> {
     }
 
     fn register_wake(&mut self) -> io::Result<()> {
-        let wake = Wake::new()?;
+        let wake = WakeSocket::new()?;
         self.poller
             .register(&wake, Token::Signals, Interest::Readable)?;
         self.wake = Some(wake);
