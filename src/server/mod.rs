@@ -589,8 +589,9 @@ impl<'a> Server<'a> {
             self.notifier.flush();
             return;
         }
+        let is_stopped = matches!(result, Ok(ExitReason::Stopped));
         let cut_off = self.stats.totals().cut_off - self.cut_off_before_drain;
-        if cut_off > 0 {
+        if is_stopped && cut_off > 0 {
             let connections = counted(cut_off, "connection");
             log::warn!(
                 MESSAGE_ID = event::DRAIN_EXPIRED;
@@ -610,7 +611,7 @@ impl<'a> Server<'a> {
                 .stats
                 .log_end(event::STOPPED, "stopping after an error"),
         }
-        if !matches!(result, Ok(ExitReason::Stopped)) {
+        if !is_stopped {
             self.notifier.notify_stopping();
             self.notifier
                 .notify_status("Exiting; the next connection starts the service again");
