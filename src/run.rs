@@ -23,19 +23,22 @@ use crate::systemd::journal;
 /// Executes the command line with the sockets that systemd passed, and logs the
 /// error that ends it, if any.
 pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
-    let sockets = if cli.is_query() {
-        None
-    } else if cli.listen.is_empty() {
-        Some(ServerSockets::classify(passed))
+    let result = if cli.is_query() {
+        journal::init(false);
+        answer_query(cli).map_err(Failure::from)
     } else {
-        Some(ServerSockets::bind(&cli.listen))
-    };
-    let long_running = matches!(sockets, Some(Ok(ServerSockets::Listening(_))));
-    journal::init(long_running);
-    let result = match sockets {
-        None => answer_query(cli).map_err(Failure::from),
-        Some(Ok(sockets)) => serve(cli, sockets),
-        Some(Err(error)) => Err(Failure::from(error)),
+        // First, so that no signal ends the process before it has served its client.
+        let signals = Signals::install();
+        let sockets = if cli.listen.is_empty() {
+            ServerSockets::classify(passed)
+        } else {
+            ServerSockets::bind(&cli.listen)
+        };
+        journal::init(matches!(sockets, Ok(ServerSockets::Listening(_))));
+        match sockets {
+            Ok(sockets) => serve(cli, sockets, signals),
+            Err(error) => Err(Failure::from(error)),
+        }
     };
     let status = match &result {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,10 +81,10 @@ fn answer_query(cli: &Cli) -> Result<(), Error> {
     query::answer(cli, &layers, &settings)
 }
 
-fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Failure> {
+fn serve(cli: &Cli, sockets: ServerSockets, signals: io::Result<Signals>) -> Result<(), Failure> {
     let mode = sockets.mode();
     let mut load_settings = || load::settings(&read_layers(cli)?, Some(mode));
-    match (prepare_server(&mut load_settings), sockets) {
+    match (prepare_server(signals, &mut load_settings), sockets) {
         (Ok(server), sockets) => server.serve(sockets).map_err(Failure::from),
         (Err(error), ServerSockets::Accepted { socket, .. }) => Err(Failure {
             error,
@@ -92,9 +95,11 @@ fn serve(cli: &Cli, sockets: ServerSockets) -> Result<(), Failure> {
     }
 }
 
-fn prepare_server<'a>(load_settings: &'a mut LoadSettings<'a>) -> Result<Server<'a>, Error> {
-    // Before the settings are read, so that no signal ends the process meanwhile.
-    let signals = Signals::install().map_err(|error| Error::io("handle signals", error))?;
+fn prepare_server<'a>(
+    signals: io::Result<Signals>,
+    load_settings: &'a mut LoadSettings<'a>,
+) -> Result<Server<'a>, Error> {
+    let signals = signals.map_err(|error| Error::io("handle signals", error))?;
     let settings = load_settings()?;
     log::set_max_level(settings.log_level);
     Server::new(settings, signals, load_settings)

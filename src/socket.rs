@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
+use crate::error::os_message;
 use crate::sys::ffi::{self, errno};
 
 /// `MSG_DONTWAIT` of send(2) and recv(2): connected sockets need no fcntl(2) to be
@@ -37,34 +38,94 @@ const FIN_UNACKED: [u8; 3] = [4, 9, 11];
 /// The length of the backlog of `--listen`, as `Backlog=` in the socket units.
 const BACKLOG: i32 = 4096;
 
+/// Why a descriptor cannot be served; displayed, it follows "descriptor N ".
+#[derive(Debug)]
+pub enum InvalidSocket {
+    /// No descriptor of this number is open.
+    NotOpen,
+    /// A file, a pipe or a terminal.
+    NotASocket,
+    /// A datagram, sequential-packet or raw socket.
+    NotAStream {
+        /// The word for its type.
+        kind: &'static str,
+        /// The setting of the socket unit that creates such sockets.
+        setting: &'static str,
+    },
+    /// A stream of another family than IPv4, IPv6 and Unix.
+    UnsupportedFamily,
+    /// getsockopt(2) failed for a socket; the option that it was called for.
+    Unknown(&'static str, io::Error),
+}
+
+impl InvalidSocket {
+    fn from_getsockopt(option: &'static str, error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno::EBADF) => Self::NotOpen,
+            Some(errno::ENOTSOCK) => Self::NotASocket,
+            _ => Self::Unknown(option, error),
+        }
+    }
+}
+
+impl fmt::Display for InvalidSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOpen => f.write_str("is not open; start greeter from its socket unit"),
+            Self::NotASocket => f.write_str("is not a socket; start greeter from its socket unit"),
+            Self::NotAStream { kind, setting } => write!(
+                f,
+                "is a {kind} socket; replace {setting} by ListenStream= in the socket unit"
+            ),
+            Self::UnsupportedFamily => f.write_str(
+                "has an unsupported address family; \
+                 use an IPv4, IPv6 or Unix address in the socket unit",
+            ),
+            Self::Unknown(option, error) => write!(
+                f,
+                "cannot be inspected: getsockopt({option}): {}",
+                os_message(error)
+            ),
+        }
+    }
+}
+
 /// Whether a descriptor is a listening stream socket (`true`) or a connected one.
 ///
 /// `SO_ACCEPTCONN` (socket(7)) decides. A missing peer address is no proof that a
 /// socket listens: a client that has reset its connection has none either.
 ///
 /// # Errors
-/// Why the descriptor cannot be served, to be placed after "descriptor N ".
-pub fn is_listening(fd: BorrowedFd<'_>) -> Result<bool, String> {
+/// Why the descriptor cannot be served.
+pub fn is_listening(fd: BorrowedFd<'_>) -> Result<bool, InvalidSocket> {
     let socket = SockRef::from(&fd);
-    let reason = match (socket.r#type(), socket.domain()) {
-        (Ok(Type::STREAM), Ok(Domain::IPV4 | Domain::IPV6 | Domain::UNIX)) => {
-            return socket
-                .is_listener()
-                .map_err(|error| format!("failed at getsockopt(SO_ACCEPTCONN): {error}"));
-        }
-        (Ok(Type::STREAM), _) => "has an unsupported address family (IPv4, IPv6 and Unix only)",
-        (Ok(Type::DGRAM), _) => "is a datagram socket",
-        (Ok(Type::SEQPACKET), _) => "is a sequential-packet socket",
-        (Ok(_), _) => "is not a stream socket",
-        (Err(error), _) if error.raw_os_error() == Some(errno::EBADF) => "is not open",
-        (Err(_), _) => "is not a socket",
+    let socket_type = socket
+        .r#type()
+        .map_err(|error| InvalidSocket::from_getsockopt("SO_TYPE", error))?;
+    let (kind, setting) = match socket_type {
+        Type::STREAM => return is_listening_stream(&socket),
+        Type::DGRAM => ("datagram", "ListenDatagram="),
+        Type::SEQPACKET => ("sequential-packet", "ListenSequentialPacket="),
+        _ => ("raw", "ListenNetlink="),
     };
-    Err(reason.to_owned())
+    Err(InvalidSocket::NotAStream { kind, setting })
+}
+
+fn is_listening_stream(socket: &SockRef<'_>) -> Result<bool, InvalidSocket> {
+    let family = socket
+        .domain()
+        .map_err(|error| InvalidSocket::from_getsockopt("SO_DOMAIN", error))?;
+    if ![Domain::IPV4, Domain::IPV6, Domain::UNIX].contains(&family) {
+        return Err(InvalidSocket::UnsupportedFamily);
+    }
+    socket
+        .is_listener()
+        .map_err(|error| InvalidSocket::from_getsockopt("SO_ACCEPTCONN", error))
 }
 
 /// Whether a descriptor is a connected socket with a local address.
 pub fn is_client(fd: BorrowedFd<'_>) -> bool {
-    is_listening(fd) == Ok(false) && has_address(fd)
+    matches!(is_listening(fd), Ok(false)) && has_address(fd)
 }
 
 /// Whether a descriptor is a socket with a local address. The socket pairs that
@@ -491,18 +552,23 @@ mod tests {
 
     #[test]
     fn descriptors_are_classified() {
-        let unsupported = |reason: &str| Err(reason.to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(is_listening(listener.as_fd()), Ok(true));
+        assert!(is_listening(listener.as_fd()).unwrap());
         let (stream, _other) = UnixStream::pair().unwrap();
-        assert_eq!(is_listening(stream.as_fd()), Ok(false));
+        assert!(!is_listening(stream.as_fd()).unwrap());
         let datagram = UnixDatagram::unbound().unwrap();
-        assert_eq!(
+        assert!(matches!(
             is_listening(datagram.as_fd()),
-            unsupported("is a datagram socket")
-        );
+            Err(InvalidSocket::NotAStream {
+                kind: "datagram",
+                ..
+            })
+        ));
         let file = fs::File::open("/dev/null").unwrap();
-        assert_eq!(is_listening(file.as_fd()), unsupported("is not a socket"));
+        assert!(matches!(
+            is_listening(file.as_fd()),
+            Err(InvalidSocket::NotASocket)
+        ));
     }
 
     #[test]

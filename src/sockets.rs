@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use crate::error::Error;
 use crate::mode::Mode;
-use crate::socket::{self, ListenAddr, ListenSocket, Socket};
+use crate::socket::{self, InvalidSocket, ListenAddr, ListenSocket, Socket};
 use crate::sys;
 use crate::systemd::activation::{ListenError, ListenFd};
 
@@ -113,11 +113,12 @@ impl ServerSockets {
                 "stdin is a listening socket; set {}, or remove StandardInput=socket from the service",
                 Mode::Inet.unit_setup()
             ))),
-            Err(_) => Err(Error::Activation(
+            Err(InvalidSocket::NotOpen | InvalidSocket::NotASocket) => Err(Error::Activation(
                 "no sockets passed by systemd; run 'systemctl restart greeter.socket', or try \
                  'greeter --listen 127.0.0.1:4000'"
                     .to_owned(),
             )),
+            Err(reason) => Err(Error::Activation(format!("stdin {reason}"))),
         }
     }
 }

@@ -100,9 +100,9 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
         match ffi::with_fd(fd, socket::is_listening) {
             Ok(is_listening) => passed.push((name, is_listening)),
             Err(reason) => {
-                return Err(invalid(format!(
+                return Err(ListenError::Invalid(Error::Activation(format!(
                     "descriptor {fd}, passed by LISTEN_FDS, {reason}"
-                )));
+                ))));
             }
         }
     }

@@ -49,6 +49,21 @@ fn client_on_stdin_reads_only_the_greeting() {
 }
 
 #[test]
+fn client_as_output_reads_only_the_greeting() {
+    check_all(
+        OUTPUT_TO_CLIENT,
+        |&(inherited, listen, arguments, redirect, expected)| Case {
+            inherited,
+            listen,
+            arguments,
+            redirect,
+            expected,
+            ..LISTENING
+        },
+    );
+}
+
+#[test]
 fn mode_mismatch_is_reported_and_closes_gracefully() {
     check_all(MODE_MISMATCHES, |&(inherited, setup, expected)| Case {
         inherited,

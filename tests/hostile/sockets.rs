@@ -21,6 +21,8 @@ pub enum Inherited {
     UnixListener,
     Connection,
     UnixConnection,
+    /// A connection to an abstract Unix socket (unix(7)).
+    AbstractConnection,
     /// 20,000 bytes from the client are in the receive buffer.
     ConnectionWithInput,
     /// The client has reset the connection.
@@ -95,6 +97,12 @@ impl Sockets {
                 let (connection, client) = UnixStream::pair().unwrap();
                 clients.push(client.into());
                 stdio(&connection.into())
+            }
+            Inherited::AbstractConnection => {
+                let listener = abstract_listener();
+                let client = connect(&listener);
+                clients.push(client);
+                stdio(&listener.accept().unwrap().0)
             }
             Inherited::ConnectionWithInput => {
                 let (connection, mut client) = tcp_pair();
@@ -177,6 +185,15 @@ fn new_socket(domain: Domain, kind: Type) -> Socket {
 
 fn tcp_listener() -> Socket {
     TcpListener::bind("127.0.0.1:0").unwrap().into()
+}
+
+/// A socket with a name that the kernel chooses (unix(7), "Autobind feature").
+fn abstract_listener() -> Socket {
+    let socket = new_socket(Domain::UNIX, Type::STREAM);
+    let unnamed = SockAddr::unix("").unwrap();
+    socket.bind(&unnamed).unwrap();
+    socket.listen(1).unwrap();
+    socket
 }
 
 /// A connection: the server's end and the client's.

@@ -57,7 +57,7 @@ pub const DESCRIPTORS: &[(Inherited, &str, Expected)] = &[
     (Pipe,                "3<&0",                         Fails(1, "is not a socket")),
     (Udp,                 "3<&0",                         Fails(1, "is a datagram socket")),
     (UnixDatagram,        "3<&0",                         Fails(1, "is a datagram socket")),
-    (Netlink,             "3<&0",                         Fails(1, "is not a stream socket")),
+    (Netlink,             "3<&0",                         Fails(1, "is a raw socket; replace ListenNetlink= by ListenStream= in the socket unit")),
     (SeqPacket,           "3<&0",                         Fails(1, "is a sequential-packet socket")),
     (SeqPacketListener,   "3<&0",                         Fails(1, "is a sequential-packet socket")),
     (BoundSocket,         "3<&0 0</dev/null",             Logs("", "disconnected from 'unknown' before the greeting was sent")),
@@ -104,10 +104,30 @@ pub const STDIN: &[(Inherited, &str, &str, Expected)] = &[
     (Connection,          "--nonsense",                            "1>&0 2>&0", Silent(2)),
     (Connection,          "--listen 127.0.0.1:1:1",                "1>&0 2>&0", Silent(2)),
     (Listener,            "--config ./greeter.toml",               "",          Fails(78, "stdin is a listening socket")),
-    (Udp,                 "--config ./greeter.toml",               "",          Fails(1, "no sockets passed by systemd")),
+    (Udp,                 "--config ./greeter.toml",               "",          Fails(1, "stdin is a datagram socket; replace ListenDatagram=")),
     (Pipe,                "--config ./greeter.toml",               "",          Fails(1, "no sockets passed by systemd")),
     (Nothing,             "--config ./greeter.toml",               "0<&-",      Fails(1, "no sockets passed by systemd")),
     (Nothing,             "--config ./greeter.toml",               "0<.",       Fails(1, "no sockets passed by systemd")),
+];
+
+/// `LISTEN_*` variables, arguments and redirections, with a client as stdout or stderr:
+/// it reads nothing, whatever fails.
+#[rustfmt::skip]
+pub const OUTPUT_TO_CLIENT: &[(Inherited, &str, &str, &str, Expected)] = &[
+    (AbstractConnection, "",                                              "--config ./greeter.toml", "1>&0 2>&0",                        Greets(INET)),
+    (AbstractConnection, "",                                              "--config ./missing.toml", "1>&0 2>&0",                        Silent(78)),
+    (AbstractConnection, "",                                              "--version",               "1>&0 2>&0",                        Silent(0)),
+    (AbstractConnection, "",                                              "--nonsense",              "1>&0 2>&0",                        Silent(2)),
+    (AbstractConnection, "LISTEN_PID=$$ LISTEN_FDS=1",                    "--config ./greeter.toml", "3<&0 0</dev/null 1>&3 2>&3",       Greets(ACCEPTED)),
+    (AbstractConnection, "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a:b", "--config ./greeter.toml", "3<&0 0</dev/null 2>&3",            Silent(1)),
+    (Connection,         "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=a:b", "--config ./greeter.toml", "3<&0 0</dev/null 2>&3",            Silent(1)),
+    (Connection,         "LISTEN_PID=$$ LISTEN_FDS=2",                    "--config ./greeter.toml", "3<&0 0</dev/null 4</dev/null 2>&3", Silent(1)),
+    (Connection,         "LISTEN_PID=$$ LISTEN_FDS=2",                    "--config ./greeter.toml", "3</dev/null 4<&0 0</dev/null 2>&4", Silent(1)),
+    (Connection,         "LISTEN_PID=1 LISTEN_FDS=1",                     "--config ./greeter.toml", "3<&0 0</dev/null 2>&3",            Silent(1)),
+    (Connection,         "",                                              "--config ./greeter.toml", "1>&0 0</dev/null",                 Fails(1, "no sockets passed by systemd")),
+    (Connection,         "",                                              "--version",               "1>&0 0</dev/null",                 Silent(0)),
+    (Connection,         "",                                              "--help",                  "1>&0 0</dev/null 2>&1",            Silent(0)),
+    (Connection,         "",                                              "--nonsense",              "1>&0 0</dev/null 2>&1",            Silent(2)),
 ];
 
 /// Settings with a mode that does not match the socket.
