@@ -42,7 +42,8 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
-    /// Every placeholder, in the order of greeter.toml(5).
+    /// Every placeholder, in the order of the enum, by which `Rendered::values` is
+    /// indexed, and of greeter.toml(5).
     pub const ALL: [Self; 8] = [
         Self::PeerAddr,
         Self::PeerPort,
@@ -366,6 +367,13 @@ fn placeholder_at(text: &[u8], start: usize) -> Result<Placeholder, TemplateErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_of_placeholders_is_in_the_order_of_the_enum() {
+        for (index, placeholder) in Placeholder::ALL.into_iter().enumerate() {
+            assert_eq!(placeholder as usize, index);
+        }
+    }
 
     fn context<'a>(peer: Option<&str>, local: &'a LocalAddr) -> Context<'a> {
         Context {

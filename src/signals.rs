@@ -33,7 +33,7 @@ impl Signals {
     /// for reasons that do not concern it. It takes no descriptor.
     ///
     /// # Errors
-    /// Those of sigaction(2).
+    /// Those of sigaction(2) and pthread_sigmask(3).
     pub fn install() -> io::Result<Self> {
         ffi::ignore_signals();
         let signals = Self {
@@ -43,7 +43,7 @@ impl Signals {
         flag::register(SIGHUP, Arc::clone(&signals.reload))?;
         flag::register(SIGTERM, Arc::clone(&signals.stop))?;
         flag::register(SIGINT, Arc::clone(&signals.stop))?;
-        ffi::unblock_signals(&HANDLED);
+        ffi::unblock_signals(&HANDLED)?;
         Ok(signals)
     }
 

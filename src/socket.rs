@@ -137,7 +137,8 @@ pub fn has_address(fd: BorrowedFd<'_>) -> bool {
 
 /// Ends a connection that cannot be served, before its descriptor is closed: FIN, and
 /// the input that has arrived is discarded, so that the client sees no reset. Does
-/// nothing to a descriptor that is not a connected socket.
+/// nothing to a descriptor that is not a connected socket. How a connection is closed
+/// that was served: `server/connection`.
 pub fn end_connection(fd: BorrowedFd<'_>) {
     let socket = SockRef::from(&fd);
     if socket.peer_addr().is_err() {
@@ -492,7 +493,8 @@ impl Socket {
     }
 
     /// Makes close(2) send a reset and drop what is unsent, so that the peer of a
-    /// greeting that was cut does not take it for whole. A Unix socket has no reset.
+    /// greeting that was cut does not take it for whole (SO_LINGER with 0 s, which has
+    /// nothing to do with `linger_timeout`). A Unix socket has no reset.
     pub fn reset_on_close(&self) {
         // An error is ignored: the connection is gone already.
         let _ = self.0.set_linger(Some(Duration::ZERO));

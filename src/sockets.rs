@@ -46,7 +46,10 @@ impl ServerSockets {
             Err(ListenError::ForAnotherProcess(_)) if socket::is_client(io::stdin().as_fd()) => {
                 Vec::new()
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                error.end_connections();
+                return Err(error.into());
+            }
         };
         let total = fds.len();
         let connected = fds.iter().filter(|passed| !passed.is_listening).count();
@@ -101,7 +104,8 @@ impl ServerSockets {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(|error| Error::io("use the socket on stdin", error))?;
-                // A socket without an address counts as a client once it is served.
+                // `detach_client_from_stdio` passed over a socket without an address, as
+                // it may be sshd's. Now that it is served, it is a client.
                 sys::detach_output_from(stdin.as_fd());
                 Ok(Self::Accepted {
                     socket: Socket::from(fd),
@@ -124,8 +128,8 @@ impl ServerSockets {
 }
 
 /// Redirects stdout and stderr to /dev/null if they are a client's socket, so that
-/// nothing that is printed from now on reaches a client: neither the one on stdin
-/// (mode inet) nor one that was passed (`StandardError=socket`). A socket with an
+/// nothing that is printed from now on, not even a panic message, reaches a client:
+/// neither the one on stdin (mode inet) nor one that was passed (`StandardError=socket`). A socket with an
 /// address is taken for a client's, whatever the environment says; the stream to the
 /// journal and the socket pairs of sshd(8) have none.
 pub fn detach_client_from_stdio(passed: &[ListenFd]) {

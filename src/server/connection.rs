@@ -267,7 +267,7 @@ impl Connection {
                     return Progress::Pending(Interest::ReadableAndWritable);
                 }
                 // epoll(7) is edge-triggered and reports no end of such a shortage.
-                Err(error) if is_temporary(&error) => return Progress::RetryLater,
+                Err(error) if is_transient(&error) => return Progress::RetryLater,
                 Err(_) => return Progress::Finished(Outcome::Disconnected),
             }
         }
@@ -305,7 +305,7 @@ impl Connection {
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Input::Open,
-                Err(error) if is_temporary(&error) => return Progress::RetryLater,
+                Err(error) if is_transient(&error) => return Progress::RetryLater,
                 // A reset is the end of input, too.
                 Err(_) => Input::Ended,
             };
@@ -382,9 +382,9 @@ impl Connection {
     }
 }
 
-/// Whether send(2) or recv(2) failed for a reason that passes and has nothing to do
+/// Whether send(2) or recv(2) failed for a temporary reason that has nothing to do
 /// with the peer: the system's memory for sockets is used up, or a signal arrived.
-fn is_temporary(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOBUFS | ENOMEM | EINTR))
 }
 

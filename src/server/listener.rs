@@ -152,8 +152,9 @@ impl Listener {
         self.may_have_pending = true;
     }
 
-    /// Accepts the next connection. Errors of accept(2) that concern this socket
-    /// pause it, and no other.
+    /// Accepts the next connection, and decides what an error of accept(2) leads to: a
+    /// temporary one of a single connection is passed over, a shortage is returned and
+    /// pauses all sockets (`Server::back_off`), anything else pauses this one, or ends it.
     pub fn accept(&mut self, now: Instant) -> Accepted {
         let error = match self.socket.accept() {
             Ok((socket, peer)) => {
@@ -248,7 +249,7 @@ fn is_lasting(error: &io::Error) -> bool {
 }
 
 /// Whether the process or the system is out of descriptors, memory or epoll watches.
-pub fn is_shortage(error: &io::Error) -> bool {
+fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(ENOMEM | ENFILE | EMFILE | ENOBUFS | ENOSPC)
@@ -260,16 +261,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accept_errors_are_transient_shortages_or_fatal() {
-        let check = |errnos: &[i32], transient, shortage| {
+    fn accept_errors_are_transient_shortages_lasting_or_unknown() {
+        let check = |errnos: &[i32], expected: [bool; 3]| {
             for errno in errnos {
                 let error = io::Error::from_raw_os_error(*errno);
-                assert_eq!(is_transient(&error), transient, "{error}");
-                assert_eq!(is_shortage(&error), shortage, "{error}");
+                let actual = [
+                    is_transient(&error),
+                    is_shortage(&error),
+                    is_lasting(&error),
+                ];
+                assert_eq!(actual, expected, "{error}");
             }
         };
-        check(&[103, 4, 71, 113, 1], true, false);
-        check(&[12, 23, 24, 105], false, true);
-        check(&[9, 22, 88], false, false);
+        check(
+            &[103, 104, 110, 4, 71, 92, 100, 101, 112, 113, 64, 1],
+            [true, false, false],
+        );
+        check(&[12, 23, 24, 28, 105], [false, true, false]);
+        check(&[9, 22, 88, 95], [false, false, true]);
+        check(&[5, 13], [false, false, false]);
     }
 }

@@ -1,4 +1,6 @@
-//! The rate limit of log lines that clients cause.
+//! The rate limit of the lines about connections, one for each outcome. Warnings have
+//! their own intervals (`server/listener`, `server/mod`), and `systemd/journal` bounds
+//! the lines that wait for the journal.
 
 use std::time::{Duration, Instant};
 

@@ -183,7 +183,8 @@ impl<'a> Server<'a> {
         result.map(drop)
     }
 
-    /// Mode accept: registers the listening sockets, then READY=1.
+    /// Mode accept: registers the listening sockets and the signals, logs the addresses,
+    /// sends STATUS=, then READY=1.
     fn start_listening(&mut self, sockets: Vec<ListenSocket>) -> Result<(), Error> {
         let reserved = RESERVED_FDS + sockets.len();
         self.fd_capacity = sys::descriptor_limit().saturating_sub(reserved).max(1);
@@ -224,7 +225,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    /// The modes accepted and inet: READY=1, then the greeting is sent.
+    /// The modes accepted and inet: STATUS=, READY=1, then the greeting is sent.
     fn start_serving(&mut self, socket: Socket, name: String, mode: Mode) {
         // An error is ignored: the greeting matters more than the moment at which
         // SIGTERM is seen.
@@ -312,7 +313,7 @@ impl<'a> Server<'a> {
     }
 
     /// SIGTERM and SIGINT stop the service. SIGHUP reloads it, if it is long-running
-    /// and does not stop.
+    /// and does not stop; otherwise it is ignored.
     fn handle_signals(&mut self, now: Instant) {
         if self.signals.take_stop() {
             self.begin_drain(now);

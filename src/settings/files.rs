@@ -70,6 +70,9 @@ pub(super) fn socket_unit(config: &str) -> String {
 /// Reads the main file, the first that exists of `paths`, and the drop-ins beside
 /// all of them; returns them in order of precedence, the lowest first.
 ///
+/// A file masks those of the same name in lower directories, whatever it contains: an
+/// empty file, or a link to /dev/null, sets nothing and hides them.
+///
 /// # Errors
 /// A file that exists cannot be read as text, or the only path does not exist.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<SettingsFile>, Error> {
@@ -91,6 +94,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<SettingsFile>, Error> {
     for path in paths {
         for drop_in in list_drop_ins(path)? {
             let name = drop_in.file_name().map(OsStr::to_owned);
+            // The highest directory wins: paths are in this order.
             drop_ins.entry(name).or_insert(drop_in);
         }
     }

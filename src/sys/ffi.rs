@@ -1,6 +1,7 @@
 //! System calls that neither std nor a crate in Debian wraps safely; wraps libc.
 //! The only file that contains `unsafe`.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -84,17 +85,23 @@ pub fn block_signals() {
 
 /// Unblocks signals in this thread, and in the threads that it starts: the mask is
 /// inherited from the parent process.
-pub fn unblock_signals(signals: &[i32]) {
+///
+/// # Errors
+/// Those of pthread_sigmask(3).
+pub fn unblock_signals(signals: &[i32]) -> io::Result<()> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset(3) initializes the set; the other calls read it or add to
-    // it, and ignore the null pointer for the old mask. They cannot fail for signal
-    // numbers of the C library.
-    unsafe {
+    // it, and ignore the null pointer for the old mask.
+    let error = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in signals {
             libc::sigaddset(set.as_mut_ptr(), *signal);
         }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut())
+    };
+    match error {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 

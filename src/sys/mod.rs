@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ static OUTPUT_USABLE: AtomicBool = AtomicBool::new(true);
 
 /// Redirects stdout and stderr to /dev/null if they are the same socket as
 /// `client`, so that no output reaches the client. If that fails, there is no output
-/// from now on ([`is_output_usable`]).
+/// from now on ([`is_output_usable`]), not even a panic message.
 pub fn detach_output_from(client: BorrowedFd<'_>) {
     let Some(client) = socket_identity(client) else {
         return;
@@ -58,6 +59,7 @@ pub fn detach_output_from(client: BorrowedFd<'_>) {
     let is_stderr = socket_identity(io::stderr().as_fd()) == Some(client);
     if (is_stdout || is_stderr) && redirect_output(is_stdout, is_stderr).is_err() {
         OUTPUT_USABLE.store(false, Ordering::Relaxed);
+        panic::set_hook(Box::new(|_| {}));
     }
 }
 

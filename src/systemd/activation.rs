@@ -51,16 +51,40 @@ pub struct ListenEnv {
 #[derive(Debug)]
 pub enum ListenError {
     /// A variable or a descriptor is invalid.
-    Invalid(Error),
+    Invalid {
+        /// Which one, and why.
+        error: Error,
+        /// How many descriptors were passed, as far as that is known.
+        count: usize,
+    },
     /// `LISTEN_PID` names another process: the sockets are for that one, which is no
     /// error if this one gets its sockets otherwise (sd_listen_fds(3)).
     ForAnotherProcess(Error),
 }
 
+impl ListenError {
+    /// Ends the connections among the descriptors that were passed to this process, so
+    /// that their clients see no reset when it exits.
+    pub fn end_connections(&self) {
+        if let Self::Invalid { count, .. } = self {
+            for fd in (LISTEN_FDS_START..).take(*count) {
+                ffi::with_fd(fd, socket::end_connection);
+            }
+        }
+    }
+
+    fn with_count(self, count: usize) -> Self {
+        match self {
+            Self::Invalid { error, .. } => Self::Invalid { error, count },
+            Self::ForAnotherProcess(_) => self,
+        }
+    }
+}
+
 impl From<ListenError> for Error {
     fn from(error: ListenError) -> Self {
         match error {
-            ListenError::Invalid(error) | ListenError::ForAnotherProcess(error) => error,
+            ListenError::Invalid { error, .. } | ListenError::ForAnotherProcess(error) => error,
         }
     }
 }
@@ -86,12 +110,7 @@ impl ListenEnv {
 pub fn receive() -> Result<Vec<ListenFd>, ListenError> {
     let names = validate(&ListenEnv::read()?, std::process::id())?;
     let count = names.len();
-    receive_named(names).inspect_err(|_| {
-        // A client is not to see a reset because the process ends.
-        for fd in (LISTEN_FDS_START..).take(count) {
-            ffi::with_fd(fd, socket::end_connection);
-        }
-    })
+    receive_named(names).map_err(|error| error.with_count(count))
 }
 
 fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
@@ -100,9 +119,9 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
         match ffi::with_fd(fd, socket::is_listening) {
             Ok(is_listening) => passed.push((name, is_listening)),
             Err(reason) => {
-                return Err(ListenError::Invalid(Error::Activation(format!(
+                return Err(invalid(format!(
                     "descriptor {fd}, passed by LISTEN_FDS, {reason}"
-                ))));
+                )));
             }
         }
     }
@@ -111,9 +130,9 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
         // Before 0.6 the crate returned an error if no sockets were passed.
         Err(_) if passed.is_empty() => Vec::new(),
         Err(error) => {
-            return Err(ListenError::Invalid(Error::Activation(format!(
+            return Err(invalid(format!(
                 "cannot receive the sockets of LISTEN_FDS: {error}"
-            ))));
+            )));
         }
     };
     let sockets = descriptors
@@ -137,8 +156,12 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
 pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, ListenError> {
     let (pid, fds) = match (&env.pid, &env.fds) {
         (None, None) => return Ok(Vec::new()),
-        (Some(_), None) => return Err(invalid("LISTEN_PID is set, but LISTEN_FDS is not")),
-        (None, Some(_)) => return Err(invalid("LISTEN_FDS is set, but LISTEN_PID is not")),
+        (Some(_), None) => {
+            return Err(invalid_variable("LISTEN_PID is set, but LISTEN_FDS is not"));
+        }
+        (None, Some(_)) => {
+            return Err(invalid_variable("LISTEN_FDS is set, but LISTEN_PID is not"));
+        }
         (Some(pid), Some(fds)) => (pid, fds),
     };
     validate_pid(pid, own_pid)?;
@@ -147,7 +170,7 @@ pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, ListenErro
         return Ok(Vec::new());
     }
     match &env.names {
-        Some(names) => validate_names(names, count),
+        Some(names) => validate_names(names, count).map_err(|error| error.with_count(count)),
         None => Ok(vec![UNNAMED.to_owned(); count]),
     }
 }
@@ -156,22 +179,26 @@ fn validate_pid(pid: &str, own_pid: u32) -> Result<(), ListenError> {
     match parse_decimal(pid) {
         Some(pid) if pid == own_pid as usize => Ok(()),
         Some(other) if other > 0 && i32::try_from(other).is_ok() => {
-            Err(ListenError::ForAnotherProcess(activation_error(format!(
-                "LISTEN_PID is {other}, but this is process {own_pid}"
-            ))))
+            let problem = format!("LISTEN_PID is {other}, but this is process {own_pid}");
+            Err(ListenError::ForAnotherProcess(Error::Activation(
+                start_from_unit(problem),
+            )))
         }
-        _ => Err(invalid(format!("invalid LISTEN_PID {}", quoted(pid)))),
+        _ => Err(invalid_variable(format!(
+            "invalid LISTEN_PID {}",
+            quoted(pid)
+        ))),
     }
 }
 
 fn validate_count(fds: &str) -> Result<usize, ListenError> {
     match parse_decimal(fds) {
         Some(count) if count <= MAX_FDS => Ok(count),
-        Some(_) => Err(invalid(format!(
+        Some(_) => Err(invalid_variable(format!(
             "invalid LISTEN_FDS {}: expected at most {MAX_FDS}",
             quoted(fds)
         ))),
-        None => Err(invalid(format!(
+        None => Err(invalid_variable(format!(
             "invalid LISTEN_FDS {}: expected a number",
             quoted(fds)
         ))),
@@ -181,7 +208,7 @@ fn validate_count(fds: &str) -> Result<usize, ListenError> {
 fn validate_names(names: &str, count: usize) -> Result<Vec<String>, ListenError> {
     let names: Vec<&str> = names.split(':').collect();
     if names.len() != count {
-        return Err(invalid(format!(
+        return Err(invalid_variable(format!(
             "LISTEN_FDNAMES has {} names, but LISTEN_FDS is {count}",
             names.len()
         )));
@@ -190,7 +217,7 @@ fn validate_names(names: &str, count: usize) -> Result<Vec<String>, ListenError>
     for name in names {
         // What fdname_is_valid() of systemd refuses was not assigned by systemd.
         if name.len() > MAX_NAME_LENGTH || name.contains(char::is_control) {
-            return Err(invalid(format!(
+            return Err(invalid_variable(format!(
                 "invalid name {} in LISTEN_FDNAMES",
                 quoted(name)
             )));
@@ -219,15 +246,23 @@ fn read_variable(name: &str) -> Result<Option<String>, ListenError> {
     env::var_os(name)
         .map(OsString::into_string)
         .transpose()
-        .map_err(|_| invalid(format!("{name} is not UTF-8")))
+        .map_err(|_| invalid_variable(format!("{name} is not UTF-8")))
 }
 
-fn invalid(problem: impl Display) -> ListenError {
-    ListenError::Invalid(activation_error(problem))
+/// An invalid variable, which no socket unit causes.
+fn invalid_variable(problem: impl Display) -> ListenError {
+    invalid(start_from_unit(problem))
 }
 
-fn activation_error(problem: impl Display) -> Error {
-    Error::Activation(format!("{problem}; start greeter from its socket unit"))
+fn invalid(problem: String) -> ListenError {
+    ListenError::Invalid {
+        error: Error::Activation(problem),
+        count: 0,
+    }
+}
+
+fn start_from_unit(problem: impl Display) -> String {
+    format!("{problem}; start greeter from its socket unit")
 }
 
 #[cfg(test)]
