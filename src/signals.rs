@@ -28,12 +28,12 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Handles SIGHUP (reload), SIGTERM and SIGINT (stop) from now on, also if the
-    /// parent process blocked them, and ignores the signals that would end a process
-    /// for reasons that do not concern it. It takes no descriptor.
+    /// Handles SIGHUP (reload), SIGTERM and SIGINT (stop) from now on, and ignores the
+    /// signals that would end a process for reasons that do not concern it. It takes no
+    /// descriptor. Signals that the parent process blocked wait for [`WakeSocket::new`].
     ///
     /// # Errors
-    /// Those of sigaction(2) and pthread_sigmask(3).
+    /// Those of sigaction(2).
     pub fn install() -> io::Result<Self> {
         ffi::ignore_signals();
         let signals = Self {
@@ -43,7 +43,6 @@ impl Signals {
         flag::register(SIGHUP, Arc::clone(&signals.reload))?;
         flag::register(SIGTERM, Arc::clone(&signals.stop))?;
         flag::register(SIGINT, Arc::clone(&signals.stop))?;
-        ffi::unblock_signals(&HANDLED)?;
         Ok(signals)
     }
 
@@ -70,11 +69,13 @@ pub struct WakeSocket(UnixStream);
 
 impl WakeSocket {
     /// Must be called after [`Signals::install`], so that the flag is set before the
-    /// byte is written.
+    /// byte is written, and after threads were started, as the C library blocks all
+    /// signals meanwhile.
     ///
     /// # Errors
-    /// Those of socketpair(2), fcntl(2) and sigaction(2).
+    /// Those of pthread_sigmask(3), socketpair(2), fcntl(2) and sigaction(2).
     pub fn new() -> io::Result<Self> {
+        ffi::unblock_signals(&HANDLED)?;
         let (read, write) = socket::pair()?;
         for signal in HANDLED {
             pipe::register(signal, write.try_clone()?)?;

@@ -199,7 +199,8 @@ impl<'a> Server<'a> {
                 .map_err(epoll_error)?;
             self.listeners.push(listener);
         }
-        self.register_wake().map_err(epoll_error)?;
+        self.register_wake()
+            .map_err(|error| Error::io("handle signals", error))?;
         let addresses: Vec<String> = self
             .listeners
             .iter()
