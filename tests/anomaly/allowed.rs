@@ -115,6 +115,14 @@ pub const ALLOWED: &[Row] = &[
         promise: "without a signal handler, SIGTERM ends the process while it waits for the client",
     },
     Row {
+        scenarios: LISTENING,
+        call: "rt_sigprocmask",
+        target: Target::Signals,
+        errors: &["EINVAL"],
+        outcomes: &[NO_START],
+        promise: "no signal is lost: no service that signals do not reach",
+    },
+    Row {
         scenarios: SERVING,
         call: "epoll_create1",
         target: Target::Epoll,
