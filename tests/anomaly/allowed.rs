@@ -123,6 +123,14 @@ pub const ALLOWED: &[Row] = &[
         promise: "no signal is lost: no service that signals do not reach",
     },
     Row {
+        scenarios: &[Accepted, AcceptedStop, AcceptedInvalid],
+        call: "getsockopt",
+        target: Target::Client,
+        errors: &["ENOPROTOOPT", "ENOBUFS", "EPERM"],
+        outcomes: &[NO_START],
+        promise: "a passed descriptor is served only if the kernel says that it is a stream socket",
+    },
+    Row {
         scenarios: SERVING,
         call: "epoll_create1",
         target: Target::Epoll,
