@@ -139,6 +139,14 @@ pub const ALLOWED: &[Row] = &[
         promise: "a passed descriptor is never inherited by another program: FD_CLOEXEC, or no service",
     },
     Row {
+        scenarios: &[Inet],
+        call: "getsockopt",
+        target: Target::Stdio,
+        errors: &["ENOPROTOOPT", "ENOBUFS", "EPERM"],
+        outcomes: &[NO_START],
+        promise: "a passed descriptor is served only if the kernel says that it is a stream socket",
+    },
+    Row {
         scenarios: SERVING,
         call: "epoll_create1",
         target: Target::Epoll,
