@@ -147,6 +147,14 @@ pub const ALLOWED: &[Row] = &[
         promise: "a passed descriptor is served only if the kernel says that it is a stream socket",
     },
     Row {
+        scenarios: &[Inet],
+        call: "fcntl",
+        target: Target::Stdio,
+        errors: &["EMFILE", "ENOMEM"],
+        outcomes: &[NO_START],
+        promise: "a socket on stdin is duplicated before it is served, as stdin stays open",
+    },
+    Row {
         scenarios: SERVING,
         call: "epoll_create1",
         target: Target::Epoll,
