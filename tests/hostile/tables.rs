@@ -228,7 +228,7 @@ pub const MANAGER_ENVIRONMENT: &[(&str, Expected)] = &[
 /// Too few resources, with a listening socket: setup and redirections.
 #[rustfmt::skip]
 pub const SHORTAGES: &[(&str, &str, Expected)] = &[
-    (FEW_DESCRIPTORS, "3<&0",                  Fails(1, "cannot set up epoll: too many open files")),
+    (FEW_DESCRIPTORS, "3<&0",                  Fails(1, "cannot handle signals: too many open files")),
     (FULL_STDERR,     "3<&0 0</dev/null 2>&9", Greets(ACCEPT)),
 ];
 
