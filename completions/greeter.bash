@@ -28,7 +28,7 @@ _greeter() {
 		fi
 		;;
 	esac
-	mapfile -t COMPREPLY < <(compgen -W '--config --listen --check --show-config --preview --help --version' -- "$current")
+	mapfile -t COMPREPLY < <(compgen -W '--config --listen --check --quiet --show-config --preview --reload --help --version' -- "$current")
 }
 
 # Names of the settings: those of the packaged units, and any that were added.

@@ -22,6 +22,8 @@ complete -c greeter -f
 complete -c greeter -l config -x -a '(__greeter_settings)' -d 'Read the settings NAME.toml, or this file'
 complete -c greeter -l listen -r -d 'Listen on this address without systemd'
 complete -c greeter -l check -d 'Validate the settings and exit'
+complete -c greeter -l quiet -d 'With --check: print only errors'
+complete -c greeter -l reload -x -a '(__fish_complete_pids)' -d 'Make a process reload, then validate the settings'
 complete -c greeter -l show-config -d 'Print the merged settings and exit'
 complete -c greeter -l preview -d 'Print the greeting and exit'
 # fish completes optional arguments only after "=": a separate rule completes this one

@@ -28,8 +28,17 @@ pub struct Cli {
     pub listen: Vec<ListenAddr>,
 
     /// Read and validate the settings, print what was read, bind nothing
-    #[arg(long, conflicts_with_all = ["listen", "show_config", "preview"])]
+    #[arg(long, conflicts_with_all = ["listen", "show_config", "preview", "reload"])]
     pub check: bool,
+
+    /// With --check: print only errors
+    #[arg(long, requires = "check")]
+    pub quiet: bool,
+
+    /// Make the process PID reload its settings, then validate them as --check does; for ExecReload=
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..),
+          conflicts_with_all = ["listen", "show_config", "preview"])]
+    pub reload: Option<i32>,
 
     /// Print the merged settings as TOML, each value with the file that set it
     #[arg(long, conflicts_with_all = ["listen", "preview"])]
@@ -65,6 +74,6 @@ impl Cli {
 
     /// Whether the command line only queries the settings and serves no client.
     pub fn is_query(&self) -> bool {
-        self.check || self.show_config || self.preview.is_some()
+        self.check || self.show_config || self.preview.is_some() || self.reload.is_some()
     }
 }

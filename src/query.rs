@@ -21,6 +21,10 @@ use crate::time_format;
 /// [`Error::Io`] if stdout cannot be written.
 pub fn answer(cli: &Cli, layers: &Layers, settings: &Settings) -> Result<(), Error> {
     let mode = settings.mode.unwrap_or(Mode::Accept);
+    if cli.quiet || cli.reload.is_some() {
+        check(layers, settings, mode);
+        return Ok(());
+    }
     let answer: Vec<u8> = if let Some(name) = &cli.preview {
         let socket = if name.is_empty() {
             mode.socket_name()

@@ -16,7 +16,7 @@ use crate::settings::load;
 use crate::signals::Signals;
 use crate::socket::Socket;
 use crate::sockets::ServerSockets;
-use crate::sys;
+use crate::sys::{self, ffi};
 use crate::systemd::activation::{ListenError, ListenFd};
 use crate::systemd::journal;
 
@@ -43,7 +43,10 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
     let status = match &result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            report(&failure.error, cli);
+            // The reloaded process logs invalid settings itself.
+            if cli.reload.is_none() || failure.error.status() == 1 || !journal::is_stderr() {
+                report(&failure.error, cli);
+            }
             if let Some(socket) = &failure.unserved {
                 server::close_gracefully(socket, &Limits::default());
             }
@@ -76,6 +79,11 @@ fn read_layers(cli: &Cli) -> Result<Layers, Error> {
 }
 
 fn answer_query(cli: &Cli) -> Result<(), Error> {
+    if let Some(pid) = cli.reload {
+        // First, so that the process reports invalid settings, too.
+        ffi::send_sighup(pid)
+            .map_err(|error| Error::io(format!("signal process '{pid}'"), error))?;
+    }
     let layers = read_layers(cli)?;
     let settings = load::settings(&layers, None)?;
     query::answer(cli, &layers, &settings)

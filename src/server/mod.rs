@@ -50,6 +50,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// long to wait until their greetings are delivered.
 const LAST_ACCEPT_LIMIT: usize = 4096;
 const LAST_ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
+/// A reload with the same result as the last one is logged only after this long.
+const RELOAD_REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Errors of epoll_wait(2) in a row after which the service fails, and how long to
 /// wait after each.
 const MAX_WAIT_ERRORS: u32 = 10;
@@ -75,6 +77,7 @@ pub struct Server<'a> {
     phase: Phase,
     /// The part of the status text about the last reload, if it failed.
     reload_error: String,
+    last_reload: Option<Instant>,
     /// What the last status text contained.
     last_status: StatusContent,
     next_status: Instant,
@@ -151,6 +154,7 @@ impl<'a> Server<'a> {
             load_settings,
             phase: Phase::Serving,
             reload_error: String::new(),
+            last_reload: None,
             last_status: StatusContent::default(),
             next_status: now,
             accept_paused_until: None,
@@ -321,7 +325,7 @@ impl<'a> Server<'a> {
         }
         let is_serving = matches!(self.phase, Phase::Serving);
         if self.signals.take_reload() && self.is_long_running() && is_serving {
-            self.reload();
+            self.reload(now);
         }
     }
 
@@ -622,22 +626,34 @@ impl<'a> Server<'a> {
     }
 
     /// SIGHUP: loads the settings again; if they are invalid, the current ones are kept.
-    fn reload(&mut self) {
+    fn reload(&mut self, now: Instant) {
         self.notifier.notify_reloading();
+        // `greeter --reload` sends SIGHUP, and so does systemd (`Type=notify-reload`).
+        let is_recent = self
+            .last_reload
+            .is_some_and(|last| now.duration_since(last) < RELOAD_REPEAT_INTERVAL);
         match (self.load_settings)() {
             Ok(settings) => {
+                let was_valid = self.reload_error.is_empty();
+                let is_repeated = is_recent && was_valid && settings == self.settings;
                 self.apply_settings(settings);
                 self.reload_error.clear();
-                log::info!(MESSAGE_ID = event::RELOADED; "settings reloaded");
+                if !is_repeated {
+                    log::info!(MESSAGE_ID = event::RELOADED; "settings reloaded");
+                }
             }
             Err(error) => {
-                log::error!(
-                    MESSAGE_ID = event::RELOAD_FAILED;
-                    "reload failed, keeping the current settings: {error}"
-                );
-                self.reload_error = format!("; reload failed: {error}");
+                let reload_error = format!("; reload failed: {error}");
+                if !is_recent || self.reload_error != reload_error {
+                    log::error!(
+                        MESSAGE_ID = event::RELOAD_FAILED;
+                        "reload failed, keeping the current settings: {error}"
+                    );
+                }
+                self.reload_error = reload_error;
             }
         }
+        self.last_reload = Some(Instant::now());
         // In this order: `systemctl status` shows the text when `systemctl reload` returns.
         self.notifier.notify_status(&self.status());
         self.notifier.notify_ready();

@@ -21,7 +21,7 @@ use crate::greeting::Greeting;
 use crate::mode::Mode;
 
 /// The merged settings.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The mode that the sockets must have; `None` is `auto`.
     pub mode: Option<Mode>,
@@ -82,7 +82,7 @@ impl Default for Limits {
 }
 
 /// The greetings by socket name. Those with the same text share it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Greetings {
     default: Greeting,
     by_name: BTreeMap<String, Greeting>,

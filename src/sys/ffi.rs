@@ -72,6 +72,18 @@ pub fn ignore_signals() {
     }
 }
 
+/// Sends SIGHUP to a process. The constants of rustix differ between its versions.
+///
+/// # Errors
+/// Those of kill(2).
+pub fn send_sighup(pid: i32) -> io::Result<()> {
+    // SAFETY: the call takes two numbers and touches no memory of this process.
+    match unsafe { libc::kill(pid, libc::SIGHUP) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Blocks all signals in this thread, so that another one handles them.
 pub fn block_signals() {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();

@@ -100,6 +100,11 @@ fn spawn(output: Output) -> io::Result<Backend> {
     Ok(Backend::Thread { queue, finished })
 }
 
+/// Whether stderr is the journal's stream (systemd.exec(5), `$JOURNAL_STREAM`).
+pub fn is_stderr() -> bool {
+    connected_to_journal()
+}
+
 /// Ends logging: queued entries are written, for at most [`SHUTDOWN_TIMEOUT`]. With
 /// `failed` it waits a moment longer, so that the journal can still attribute the
 /// reason to the unit, and `journalctl -u` finds it.

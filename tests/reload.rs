@@ -1,0 +1,138 @@
+//! `--reload PID`, as `ExecReload=` calls it: the status of a reload, and its log.
+
+mod support;
+
+use std::process::{Command, Output, Stdio};
+
+use support::{GREETER, Process, TempDir, free_port, read_tcp};
+
+/// greeter with `--listen` and a settings file.
+struct Service {
+    process: Process,
+    port: u16,
+    directory: TempDir,
+    settings: String,
+}
+
+impl Service {
+    fn start(text: &str) -> Self {
+        let directory = TempDir::new();
+        let settings = directory.write("greeter.toml", text);
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let mut command = Command::new(GREETER);
+        command.args(["--listen", &address, "--config", &settings]);
+        let process = Process::start(command.stdout(Stdio::null()));
+        process.expect_stderr("listening on");
+        Self {
+            process,
+            port,
+            directory,
+            settings,
+        }
+    }
+
+    fn write_settings(&self, text: &str) {
+        self.directory.write("greeter.toml", text);
+    }
+
+    fn reload(&self) -> Output {
+        reload(&self.process.pid().to_string(), &self.settings)
+    }
+
+    fn greeting(&self) -> String {
+        String::from_utf8(read_tcp(self.port, b"").unwrap()).unwrap()
+    }
+}
+
+fn reload(pid: &str, settings: &str) -> Output {
+    Command::new(GREETER)
+        .args(["--reload", pid, "--config", settings])
+        .output()
+        .unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+#[test]
+fn client_after_a_reload_gets_the_new_greeting() {
+    let service = Service::start("message = 'old'");
+    for number in 0..50 {
+        service.write_settings(&format!("message = '{number}'"));
+        let output = service.reload();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+        assert!(output.stdout.is_empty());
+        assert_eq!(service.greeting(), format!("{number}\n"));
+    }
+}
+
+#[test]
+fn reload_with_invalid_settings_fails_and_changes_nothing() {
+    let service = Service::start("message = 'old'");
+    service.write_settings("message = 'new'\nmesage = 'x'\n");
+    let output = service.reload();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stderr(&output).contains("greeter.toml:2:1: unknown key 'mesage'"));
+    service
+        .process
+        .expect_stderr("reload failed, keeping the current settings: ");
+    assert_eq!(service.greeting(), "old\n");
+}
+
+#[test]
+fn repeated_reload_is_logged_once() {
+    let service = Service::start("message = 'old'");
+    for (text, line, greeting) in [
+        ("message = 'new'", "settings reloaded", "new\n"),
+        ("x = 1", "reload failed", "new\n"),
+    ] {
+        service.write_settings(text);
+        service.reload();
+        // Type=notify-reload adds this one.
+        service.process.signal("-HUP");
+        assert_eq!(service.greeting(), greeting);
+        service.process.expect_stderr(line);
+    }
+    service.write_settings("message = 'newest'");
+    service.process.signal("-HUP");
+    assert_eq!(service.greeting(), "newest\n");
+    service.process.signal("-TERM");
+    let (status, log) = service.process.wait();
+    assert!(status.success());
+    assert_eq!(log.matches("settings reloaded").count(), 2, "{log}");
+    assert_eq!(log.matches("reload failed").count(), 1, "{log}");
+}
+
+#[test]
+fn reload_of_a_process_that_does_not_exist_fails() {
+    // Larger than any process ID (proc(5), /proc/sys/kernel/pid_max).
+    let output = reload("2147483647", "/dev/null");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "greeter: cannot signal process '2147483647': no such process\n"
+    );
+    assert_eq!(reload("0", "/dev/null").status.code(), Some(2));
+}
+
+#[test]
+fn quiet_check_prints_only_errors() {
+    let directory = TempDir::new();
+    let valid = directory.write("valid.toml", "message = 'x'");
+    let invalid = directory.write("invalid.toml", "x = 1");
+    let check = |settings: &str| {
+        Command::new(GREETER)
+            .args(["--check", "--quiet", "--config", settings])
+            .output()
+            .unwrap()
+    };
+    let output = check(&valid);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    assert!(output.stdout.is_empty());
+    let output = check(&invalid);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stderr(&output).contains("unknown key 'x'"));
+    assert!(output.stdout.is_empty());
+}
