@@ -53,7 +53,7 @@ fn reload(pid: &str, settings: &str) -> Output {
 }
 
 fn stderr(output: &Output) -> &str {
-    str::from_utf8(&output.stderr).unwrap()
+    std::str::from_utf8(&output.stderr).unwrap()
 }
 
 #[test]

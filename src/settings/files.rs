@@ -109,7 +109,8 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<SettingsFile>, Error> {
 /// as an empty file.
 ///
 /// # Errors
-/// It is not a regular file, is too long, or cannot be read.
+/// It is not a regular file, is too long, cannot be read, or is a link to a file that
+/// does not exist.
 pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match read_regular_file(path) {
         Ok(Content::Bytes(bytes)) => Ok(Some(bytes)),
@@ -123,8 +124,27 @@ pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
             None,
             "is not a regular file; replace it with a file, or remove it",
         )),
-        Err(error) => absent_is_none(path, &error),
+        Err(error) => match unreadable(path, &error) {
+            Unreadable::Absent => Ok(None),
+            Unreadable::Masked => Ok(Some(Vec::new())),
+            Unreadable::Invalid(error) => Err(error),
+        },
     }
+}
+
+/// The text of a file that is written with an editor: a byte order mark in front is
+/// dropped.
+///
+/// # Errors
+/// The text is UTF-16.
+pub(super) fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(Error::settings(path, None, "is UTF-16; save it as UTF-8"));
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    Ok(bytes)
 }
 
 enum Content {
@@ -168,7 +188,7 @@ fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
     let Some(bytes) = read_bytes(path)? else {
         return Ok(None);
     };
-    match String::from_utf8(bytes) {
+    match String::from_utf8(text_of(path, bytes)?) {
         Ok(text) => Ok(Some(SettingsFile {
             path: path.to_owned(),
             text,
@@ -182,25 +202,50 @@ fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
     }
 }
 
+/// The directory `FILE.d` beside a main file, which contains its drop-ins.
+fn drop_in_directory(main: &Path) -> PathBuf {
+    let mut directory = main.as_os_str().to_owned();
+    directory.push(".d");
+    directory.into()
+}
+
 /// The drop-ins beside a main file: `*.toml` in the directory `FILE.d`, except
 /// hidden files.
 fn list_drop_ins(main: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut directory = main.as_os_str().to_owned();
-    directory.push(".d");
-    let directory = Path::new(&directory);
-    let entries = match read_directory(directory) {
-        Ok(entries) => entries,
-        Err(error) => absent_is_none(directory, &error)?.unwrap_or_default(),
-    };
-    let mut drop_ins = Vec::new();
-    for entry in entries {
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        if name.ends_with(b".toml") && !name.starts_with(b".") {
-            drop_ins.push(entry.path());
-        }
+    let mut paths = list_directory(&drop_in_directory(main))?;
+    paths.retain(|path| is_drop_in(path));
+    Ok(paths)
+}
+
+fn is_drop_in(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(b".toml") && !name.starts_with(b".")
+}
+
+/// The files in the drop-in directories of `paths` that are passed over because of
+/// their names.
+///
+/// # Errors
+/// A directory that exists cannot be read.
+pub fn ignored(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut ignored = Vec::new();
+    for path in paths {
+        ignored.extend(list_directory(&drop_in_directory(path))?);
     }
-    Ok(drop_ins)
+    ignored.retain(|path| !is_drop_in(path));
+    ignored.sort();
+    Ok(ignored)
+}
+
+/// The paths in a directory; none if it does not exist.
+fn list_directory(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    match read_directory(directory) {
+        Ok(entries) => Ok(entries.iter().map(DirEntry::path).collect()),
+        Err(error) => match unreadable(directory, &error) {
+            Unreadable::Absent | Unreadable::Masked => Ok(Vec::new()),
+            Unreadable::Invalid(error) => Err(error),
+        },
+    }
 }
 
 /// The entries of a directory. std retries open(2) of a file, but not of a directory,
@@ -214,19 +259,62 @@ fn read_directory(path: &Path) -> io::Result<Vec<DirEntry>> {
     }
 }
 
-/// `None` if the error means that `path` does not exist.
-///
-/// # Errors
-/// Every other reason why `path` cannot be read.
-fn absent_is_none<T>(path: &Path, error: &io::Error) -> Result<Option<T>, Error> {
-    if error.kind() == io::ErrorKind::NotFound {
-        return Ok(None);
-    }
-    let message = format!(
-        "cannot be read: {}; make it readable by the service user, or remove it",
-        os_message(error)
-    );
-    Err(Error::settings(path, None, &message))
+/// Why a path cannot be read.
+enum Unreadable {
+    /// There is nothing of this name.
+    Absent,
+    /// It is a link to /dev/null, which a sandbox may lack.
+    Masked,
+    /// Anything else, which must not be passed over.
+    Invalid(Error),
+}
+
+/// What an error of open(2) means. Only what lstat(2) does not find is absent: a link
+/// to a file that does not exist, or that a sandbox hides, is an error.
+fn unreadable(path: &Path, error: &io::Error) -> Unreadable {
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => match dangling_link(path) {
+            None => return Unreadable::Absent,
+            Some((_, target)) if target == Path::new("/dev/null") => return Unreadable::Masked,
+            Some((link, target)) => {
+                let subject = if link == path {
+                    "is a link".to_owned()
+                } else {
+                    format!("cannot be found: '{}' is a link", link.display())
+                };
+                format!(
+                    "{subject} to '{}', which does not exist or is hidden by the sandbox of the \
+                     service (/home, /root, /tmp); correct the link, or remove it",
+                    target.display()
+                )
+            }
+        },
+        io::ErrorKind::NotADirectory => {
+            "cannot be read: not a directory; replace the file by a directory, or remove it"
+                .to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "cannot be read: permission denied; make it readable by all (chmod o+r, and o+x on \
+             each directory above it)"
+                .to_owned()
+        }
+        _ => format!(
+            "cannot be read: {}; make it readable by all, or remove it",
+            os_message(error)
+        ),
+    };
+    Unreadable::Invalid(Error::settings(path, None, &message))
+}
+
+/// The first link on the way to `path`, a directory or `path` itself, whose target does
+/// not exist, and that target as the link contains it.
+fn dangling_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut ancestors: Vec<&Path> = path.ancestors().collect();
+    ancestors.reverse();
+    let link = ancestors
+        .into_iter()
+        .find(|ancestor| ancestor.is_symlink() && !ancestor.exists())?;
+    Some((link.to_owned(), fs::read_link(link).ok()?))
 }
 
 #[cfg(test)]

@@ -133,6 +133,10 @@ fn read_message_file(
             path.display()
         ))
     })?;
+    let bytes = match ending {
+        LineEnding::Raw => bytes,
+        LineEnding::Lf | LineEnding::Crlf => files::text_of(path, bytes)?,
+    };
     Greeting::parse(&bytes, ending)
         .map_err(|error| Error::settings(path, Some((&bytes, &error.span)), &describe(&error)))
 }
