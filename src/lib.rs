@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod run;
 
+mod access;
 mod query;
 mod server;
 pub mod sockets;
@@ -23,3 +24,4 @@ mod event;
 pub mod mode;
 mod sys;
 mod time_format;
+mod unit;

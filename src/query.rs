@@ -1,43 +1,45 @@
-//! The queries of the command line: `--check`, `--show-config`, `--preview`.
+//! The queries of the command line: `--check`, `--show-config`, `--preview`, and the
+//! validation of `--reload`.
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::access;
 use crate::cli::Cli;
 use crate::error::Error;
+use crate::event;
 use crate::greeting::Context;
 use crate::mode::Mode;
 use crate::settings::Settings;
+use crate::settings::files;
 use crate::settings::layers::Layers;
+use crate::settings::load;
+use crate::settings::schema;
 use crate::settings::show;
 use crate::socket::LocalAddr;
 use crate::sys;
+use crate::systemd::properties;
 use crate::time_format;
+use crate::unit::Unit;
 
-/// Prints what the command line asks for.
+/// Answers what the command line asks for: prints it, or returns the error.
 ///
 /// # Errors
-/// [`Error::Io`] if stdout cannot be written.
-pub fn answer(cli: &Cli, layers: &Layers, settings: &Settings) -> Result<(), Error> {
-    let mode = settings.mode.unwrap_or(Mode::Accept);
-    if cli.quiet || cli.reload.is_some() {
-        check(layers, settings, mode);
-        return Ok(());
-    }
-    let answer: Vec<u8> = if let Some(name) = &cli.preview {
-        let socket = if name.is_empty() {
-            mode.socket_name()
-        } else {
-            name
-        };
-        render(settings, mode, socket)
+/// The settings are invalid, the service cannot read them, or stdout cannot be written.
+pub fn answer(cli: &Cli) -> Result<(), Error> {
+    let query = Query::read(cli)?;
+    let answer = if let Some(name) = &cli.preview {
+        query.preview(name)?
     } else if cli.show_config {
-        show::show(layers, mode).into_bytes()
+        query.show_config()?.into_bytes()
     } else {
-        check(layers, settings, mode).into_bytes()
+        query.check()?.into_bytes()
     };
-    if !sys::is_output_usable() {
+    if cli.quiet || cli.reload.is_some() || !sys::is_output_usable() {
         return Ok(());
     }
     let mut stdout = io::stdout().lock();
@@ -50,23 +52,144 @@ pub fn answer(cli: &Cli, layers: &Layers, settings: &Settings) -> Result<(), Err
     }
 }
 
-/// Lists the files, the mode and the length of every greeting; all of them are rendered.
-fn check(layers: &Layers, settings: &Settings, mode: Mode) -> String {
-    let mut out = String::new();
-    for path in layers.paths() {
-        out += &format!("{}: read\n", path.display());
+/// The settings of a command line, and the unit that passes it.
+struct Query<'a> {
+    cli: &'a Cli,
+    /// `$CONFIGURATION_DIRECTORY`, or what systemd would set.
+    above: Option<OsString>,
+    layers: Layers,
+    unit: Option<&'static Unit>,
+}
+
+impl<'a> Query<'a> {
+    fn read(cli: &'a Cli) -> Result<Self, Error> {
+        let above = env::var_os("CONFIGURATION_DIRECTORY").or_else(|| user_directory(cli));
+        let layers = Layers::read(&cli.config, above.as_deref())?;
+        Ok(Self {
+            cli,
+            above,
+            layers,
+            unit: Unit::of_config(&cli.config),
+        })
     }
-    if out.is_empty() {
-        out += "no settings file found, using defaults\n";
+
+    /// The settings as the service loads them: its sockets have the mode of the unit.
+    fn settings(&self) -> Result<Settings, Error> {
+        load::settings(&self.layers, self.unit.map(|unit| unit.mode))
     }
-    let mode_setting = settings.mode.map_or("auto", Mode::name);
-    let length = render(settings, mode, mode.socket_name()).len();
-    out += &format!("mode: {mode_setting}\ngreeting: {length} bytes\n");
-    for name in settings.greetings.names() {
-        let length = render(settings, mode, name).len();
-        out += &format!("greeting of sockets named '{name}': {length} bytes\n");
+
+    /// The mode of the service.
+    fn mode(&self) -> Mode {
+        let mode = self.unit.map(|unit| unit.mode);
+        mode.or(self.layers.mode().value).unwrap_or(Mode::Accept)
     }
-    out + "settings are valid\n"
+
+    fn preview(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let settings = self.settings()?;
+        let own_name = self.mode().socket_name();
+        let name = if name.is_empty() { own_name } else { name };
+        if name != own_name && !settings.greetings.names().any(|known| known == name) {
+            let near = schema::nearest(name, settings.greetings.names());
+            let hint = near.map_or(String::new(), |near| format!("; did you mean '{near}'?"));
+            log::warn!("no table [greeting.{name}]: this is the general greeting{hint}");
+        }
+        Ok(render(&settings, self.mode(), name))
+    }
+
+    fn show_config(&self) -> Result<String, Error> {
+        // Settings that the sockets do not match are shown, too.
+        load::settings(&self.layers, None)?;
+        Ok(show::show(&self.layers, self.mode()))
+    }
+
+    /// Validates everything, and lists the files, the mode and the length of every
+    /// greeting; all of them are rendered.
+    fn check(&self) -> Result<String, Error> {
+        let settings = self.settings()?;
+        let mode = self.mode();
+        let mut out = String::new();
+        for path in self.layers.paths() {
+            out += &format!("{}: read\n", path.display());
+        }
+        if out.is_empty() {
+            out += "no settings file found, using defaults\n";
+        }
+        for path in files::ignored(&self.search_paths())? {
+            let path = path.display();
+            out += &format!("{path}: ignored, because its name is not NAME.toml\n");
+        }
+        let mode_setting = settings.mode.map_or("auto", Mode::name);
+        let length = render(&settings, mode, mode.socket_name()).len();
+        out += &format!("mode: {mode_setting}\ngreeting: {length} bytes\n");
+        for name in settings.greetings.names() {
+            let length = render(&settings, mode, name).len();
+            out += &format!("greeting of sockets named '{name}': {length} bytes\n");
+        }
+        // A user unit reads with the permissions of its user, and a reload with those of
+        // the service.
+        if let (Some(unit), None, None) = (self.unit, &self.above, self.cli.reload) {
+            if sys::is_root() {
+                self.check_access(unit)?;
+            } else {
+                out += "read with the permissions of this user; as root, greeter --check tells \
+                        whether the service can read the files\n";
+            }
+        }
+        Ok(out + "settings are valid\n")
+    }
+
+    fn search_paths(&self) -> Vec<PathBuf> {
+        files::search_paths(&self.cli.config, self.above.as_deref())
+    }
+
+    /// Whether the service of the unit can read all that root could. If a drop-in of
+    /// the unit allows it to read more, obstacles are only warnings.
+    fn check_access(&self, unit: &Unit) -> Result<(), Error> {
+        let paths = self.search_paths();
+        let directories = paths.iter().map(|path| files::drop_in_directory(path));
+        let read = self.layers.paths().map(Path::to_owned);
+        let message_files = self.layers.merge(unit.mode).message_files();
+        let files: Vec<PathBuf> = directories
+            .chain(paths.iter().cloned())
+            .chain(read)
+            .chain(message_files)
+            .collect();
+        let mut obstacles = access::obstacles(|path| unit.hides(path), &files);
+        let Some(last) = obstacles.pop() else {
+            return Ok(());
+        };
+        let properties = properties::show(unit.service, &Unit::ACCESS_PROPERTIES);
+        let changed = unit.changed_properties(&properties);
+        if changed.is_empty() {
+            for obstacle in obstacles {
+                log::error!(MESSAGE_ID = event::SETTINGS_INVALID; "{obstacle}");
+            }
+            return Err(last);
+        }
+        let changed = changed.join("=, ");
+        for obstacle in obstacles.iter().chain([&last]) {
+            log::warn!(
+                "{obstacle} (unless {changed}= of {} allows it)",
+                unit.service
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The directory of the user's units, which systemd passes to them as
+/// `$CONFIGURATION_DIRECTORY`: `~/.config/greeter`, unless this is root, or greeter was
+/// called by a unit.
+fn user_directory(cli: &Cli) -> Option<OsString> {
+    if sys::is_root() || cli.reload.is_some() {
+        return None;
+    }
+    let directory = match env::var_os("XDG_CONFIG_HOME") {
+        Some(directory) if Path::new(&directory).is_absolute() => PathBuf::from(directory),
+        _ => Path::new(&env::var_os("HOME")?).join(".config"),
+    };
+    let directory = directory.join("greeter");
+    directory.is_dir().then(|| directory.into())
 }
 
 /// The greeting of the sockets named `socket`, as a client at one of the addresses

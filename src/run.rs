@@ -72,10 +72,13 @@ impl From<Error> for Failure {
     }
 }
 
-/// Reads the settings files that the command line names.
+/// Reads the settings files that the command line names. systemd sets
+/// `$CONFIGURATION_DIRECTORY` for a user unit.
 fn read_layers(cli: &Cli) -> Result<Layers, Error> {
-    let directories = env::var("CONFIGURATION_DIRECTORY").ok();
-    Layers::read(&cli.config, directories.as_deref())
+    Layers::read(
+        &cli.config,
+        env::var_os("CONFIGURATION_DIRECTORY").as_deref(),
+    )
 }
 
 fn answer_query(cli: &Cli) -> Result<(), Error> {
@@ -84,9 +87,7 @@ fn answer_query(cli: &Cli) -> Result<(), Error> {
         ffi::send_sighup(pid)
             .map_err(|error| Error::io(format!("signal process '{pid}'"), error))?;
     }
-    let layers = read_layers(cli)?;
-    let settings = load::settings(&layers, None)?;
-    query::answer(cli, &layers, &settings)
+    query::answer(cli)
 }
 
 fn serve(cli: &Cli, sockets: ServerSockets, signals: io::Result<Signals>) -> Result<(), Failure> {

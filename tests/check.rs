@@ -95,3 +95,89 @@ fn without_comments(shown: &str) -> Vec<&str> {
         .map(|line| line.split("  # ").next().unwrap())
         .collect()
 }
+
+/// Runs greeter with a directory of settings above the system's.
+fn query(directory: &support::TempDir, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(support::GREETER)
+        .args(arguments)
+        .env("CONFIGURATION_DIRECTORY", directory.path("settings"))
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| {
+        let root = directory.path("").display().to_string();
+        String::from_utf8_lossy(bytes).replace(&root, "/")
+    };
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    (output.status.code(), stdout, stderr)
+}
+
+const INVALID: Option<i32> = Some(78);
+
+#[test]
+fn mode_of_the_unit_is_checked() {
+    let directory = support::TempDir::new();
+    directory.write("settings/greeter.toml", "mode = 'accepted'\n");
+    directory.write("settings/greeter-inet.toml", "mode = 'inet'\n");
+    let (status, stdout, stderr) = query(&directory, &["--check"]);
+    assert_eq!((status, stdout.as_str()), (INVALID, ""));
+    let expected = "greeter: /settings/greeter.toml:1:8: mode = \"accepted\" does not match the \
+                    socket (mode \"accept\"); set mode = \"accept\", or configure ";
+    assert!(stderr.starts_with(expected), "{stderr}");
+    let (status, stdout, _) = query(&directory, &["--check", "--config", "greeter-inet"]);
+    assert_eq!(status, Some(0));
+    assert!(stdout.contains("greeting: 39 bytes\n"), "{stdout}");
+}
+
+#[test]
+fn unknown_name_is_an_error_with_the_nearest_one() {
+    let directory = support::TempDir::new();
+    directory.write("settings/smtp.toml", "");
+    for (name, remedy) in [
+        ("greter", "did you mean 'greeter'?"),
+        ("smpt", "did you mean 'smtp'?"),
+        (
+            "greeter.toml",
+            "write 'greeter', or './greeter.toml' for a file in this directory",
+        ),
+        ("zzz", "create 'zzz.toml' in the first of them"),
+    ] {
+        let (status, stdout, stderr) = query(&directory, &["--check", "--config", name]);
+        let expected = format!(
+            "greeter: {name}: no settings of this name in /settings, /etc/greeter, \
+             /run/greeter, /usr/lib/greeter; {remedy}\n"
+        );
+        assert_eq!((status, stdout.as_str()), (INVALID, ""));
+        assert_eq!(stderr, expected);
+    }
+}
+
+#[test]
+fn drop_ins_that_are_passed_over_are_listed() {
+    let directory = support::TempDir::new();
+    directory.write("settings/greeter.toml.d/my.conf", "message = 'x'\n");
+    directory.write("settings/greeter.toml.d/a.toml", "message = 'a'\n");
+    let (status, stdout, _) = query(&directory, &["--check"]);
+    assert_eq!(status, Some(0));
+    let expected = "/settings/greeter.toml.d/a.toml: read\n\
+                    /settings/greeter.toml.d/my.conf: ignored, because its name is not NAME.toml\n";
+    assert!(stdout.starts_with(expected), "{stdout}");
+}
+
+#[test]
+fn preview_of_a_name_without_a_table_is_noted() {
+    let directory = support::TempDir::new();
+    directory.write(
+        "settings/greeter.toml",
+        "message = 'general'\n[greeting.smtp]\nmessage = '421'\n",
+    );
+    let (status, stdout, stderr) = query(&directory, &["--preview", "smpt"]);
+    assert_eq!((status, stdout.as_str()), (Some(0), "general\n"));
+    assert_eq!(
+        stderr,
+        "greeter: no table [greeting.smpt]: this is the general greeting; did you mean 'smtp'?\n"
+    );
+    let (_, stdout, stderr) = query(&directory, &["--preview", "smtp"]);
+    assert_eq!((stdout.as_str(), stderr.as_str()), ("421\n", ""));
+    let (_, stdout, stderr) = query(&directory, &["--preview"]);
+    assert_eq!((stdout.as_str(), stderr.as_str()), ("general\n", ""));
+}

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirEntry, File};
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -42,17 +43,19 @@ impl SettingsFile {
 /// of `--config`: with a slash in it, it is the only path. `above` is
 /// `$CONFIGURATION_DIRECTORY` (systemd.exec(5)), which names the directory of a user
 /// unit; it takes precedence over the system's.
-pub fn search_paths(config: &str, above: Option<&str>) -> Vec<PathBuf> {
+pub fn search_paths(config: &str, above: Option<&OsStr>) -> Vec<PathBuf> {
     if config.contains('/') {
         return vec![config.into()];
     }
     let file = format!("{config}.toml");
     above
         .unwrap_or_default()
-        .split(':')
-        .filter(|directory| directory.starts_with('/'))
-        .chain(SYSTEM_DIRECTORIES)
-        .map(|directory| Path::new(directory).join(&file))
+        .as_bytes()
+        .split(|byte| *byte == b':')
+        .map(|directory| Path::new(OsStr::from_bytes(directory)))
+        .filter(|directory| directory.is_absolute())
+        .chain(SYSTEM_DIRECTORIES.map(Path::new))
+        .map(|directory| directory.join(&file))
         .collect()
 }
 
@@ -203,7 +206,7 @@ fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
 }
 
 /// The directory `FILE.d` beside a main file, which contains its drop-ins.
-fn drop_in_directory(main: &Path) -> PathBuf {
+pub fn drop_in_directory(main: &Path) -> PathBuf {
     let mut directory = main.as_os_str().to_owned();
     directory.push(".d");
     directory.into()
@@ -213,11 +216,11 @@ fn drop_in_directory(main: &Path) -> PathBuf {
 /// hidden files.
 fn list_drop_ins(main: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut paths = list_directory(&drop_in_directory(main))?;
-    paths.retain(|path| is_drop_in(path));
+    paths.retain(|path| is_settings_name(path));
     Ok(paths)
 }
 
-fn is_drop_in(path: &Path) -> bool {
+fn is_settings_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     name.ends_with(b".toml") && !name.starts_with(b".")
 }
@@ -232,9 +235,23 @@ pub fn ignored(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     for path in paths {
         ignored.extend(list_directory(&drop_in_directory(path))?);
     }
-    ignored.retain(|path| !is_drop_in(path));
+    ignored.retain(|path| !is_settings_name(path));
     ignored.sort();
     Ok(ignored)
+}
+
+/// The names of the main files in the directories of `paths`, as `--config` takes them.
+pub(super) fn names(paths: &[PathBuf]) -> Vec<String> {
+    let mut names = Vec::new();
+    for directory in paths.iter().filter_map(|path| path.parent()) {
+        // A directory that cannot be read has been reported already.
+        for path in list_directory(directory).unwrap_or_default() {
+            if let (true, Some(stem)) = (is_settings_name(&path), path.file_stem()) {
+                names.push(stem.to_string_lossy().into_owned());
+            }
+        }
+    }
+    names
 }
 
 /// The paths in a directory; none if it does not exist.
@@ -375,7 +392,7 @@ mod tests {
     fn configuration_directory_takes_precedence() {
         let check = |config: &str, above: Option<&str>, expected: &[&str]| {
             let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
-            assert_eq!(search_paths(config, above), expected);
+            assert_eq!(search_paths(config, above.map(OsStr::new)), expected);
         };
         let system = [
             "/etc/greeter/smtp.toml",

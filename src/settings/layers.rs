@@ -1,9 +1,10 @@
 //! The settings files in order of precedence, and the value of each key in the
 //! highest file that sets it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -13,10 +14,11 @@ use super::fragment::{
     self, Fragment, IdleTimeout, LimitsFragment, Located, MessagePath, MessageText, Table, Timeout,
     Word,
 };
-use super::{Limits, PeerDetail};
+use super::{Limits, PeerDetail, schema};
 use crate::error::Error;
 use crate::greeting::LineEnding;
 use crate::mode::Mode;
+use crate::unit::{UNITS, Unit};
 
 /// The settings files, the lowest precedence first.
 #[derive(Debug)]
@@ -74,6 +76,22 @@ pub struct Merged<'a> {
     pub greetings: BTreeMap<&'a str, MergedGreeting<'a>>,
 }
 
+impl Merged<'_> {
+    /// The paths of all message files.
+    pub fn message_files(&self) -> BTreeSet<PathBuf> {
+        let own = self.greetings.values();
+        let messages = own
+            .filter_map(|greeting| greeting.message.as_ref())
+            .chain([&self.message]);
+        messages
+            .filter_map(|message| match message.value {
+                Message::Text(_) => None,
+                Message::File(path, settings_file) => Some(settings_file.path.with_file_name(path)),
+            })
+            .collect()
+    }
+}
+
 /// The keys of `[limits]`; see [`Limits`].
 #[expect(missing_docs, reason = "the fields are those of Limits")]
 pub struct MergedLimits<'a> {
@@ -101,8 +119,12 @@ impl Layers {
     ///
     /// # Errors
     /// [`Error::Settings`] for the first file that cannot be read or is invalid.
-    pub fn read(config: &str, above: Option<&str>) -> Result<Self, Error> {
-        let files = files::read(&files::search_paths(config, above))?;
+    pub fn read(config: &str, above: Option<&OsStr>) -> Result<Self, Error> {
+        let paths = files::search_paths(config, above);
+        let files = files::read(&paths)?;
+        if files.is_empty() && Unit::of_config(config).is_none() {
+            return Err(unknown_config(config, &paths));
+        }
         Self::parse(files, &files::socket_unit(config))
     }
 
@@ -286,6 +308,32 @@ impl<'a, V> Setting<'a, V> {
             origin: Origin::File(file, located.span()),
         }
     }
+}
+
+/// The error for a name without a slash that no settings file has. The settings of
+/// the package's units need no file.
+fn unknown_config(config: &str, paths: &[PathBuf]) -> Error {
+    let directories: Vec<_> = paths
+        .iter()
+        .filter_map(|path| path.parent())
+        .map(|directory| directory.display().to_string())
+        .collect();
+    let stem = config.strip_suffix(".toml").unwrap_or(config);
+    let known = UNITS.map(|unit| unit.config.to_owned());
+    let known: BTreeSet<String> = known.into_iter().chain(files::names(paths)).collect();
+    let remedy = if known.contains(stem) {
+        format!("write '{stem}', or './{config}' for a file in this directory")
+    } else {
+        match schema::nearest(stem, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean '{near}'?"),
+            None => format!("create '{stem}.toml' in the first of them"),
+        }
+    };
+    let message = format!(
+        "no settings of this name in {}; {remedy}",
+        directories.join(", ")
+    );
+    Error::settings(Path::new(config), None, &message)
 }
 
 impl Origin<'_> {

@@ -87,7 +87,7 @@ pub(super) fn unknown_key_hint(name: &str, unit: &str) -> String {
 }
 
 /// The most similar word, if one is similar enough (Jaro-Winkler above 0.8).
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     known
         .map(|candidate| (strsim::jaro_winkler(&word, candidate), candidate))

@@ -18,6 +18,11 @@ pub fn hostname() -> String {
     uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Whether the process runs as root (geteuid(2)).
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Microseconds of `CLOCK_MONOTONIC`, which sd_notify(3) requires beside `RELOADING=1`.
 pub fn monotonic_usec() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

@@ -3,3 +3,4 @@
 pub mod activation;
 pub mod journal;
 pub(crate) mod notify;
+pub(crate) mod properties;
