@@ -110,13 +110,33 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
         Some((found, expected)) if is_value_error => {
             let value = shown_value(written, found);
             match key_before(&file.text, &span) {
+                Some(key)
+                    if expected == GreetingFragment::NAME && schema::is_key_of_greeting(key) =>
+                {
+                    format!(
+                        "'{key}' stands in [greeting] itself; put it below [greeting.NAME], the name \
+                     of the socket, or at the top of the file"
+                    )
+                }
                 Some(key) => format!("invalid value {value} for '{key}': expected {expected}"),
                 None => format!("invalid value {value}: expected {expected}"),
             }
         }
+        _ if message.starts_with("unknown field ") && table_header(&file.text, &span).is_some() => {
+            let header = table_header(&file.text, &span).unwrap_or_default();
+            format!(
+                "invalid table [greeting.{header}]; a name with a dot needs quotes: \
+                 [greeting.\"{header}\"]"
+            )
+        }
         _ if message.starts_with("unknown field ") => {
             let key = written.trim_matches(['"', '\'']);
-            let hint = schema::unknown_key_hint(key, unit);
+            let hint = if file.text[..span.start].ends_with('.') {
+                // The name alone says nothing: it is a part of a dotted key.
+                "remove it, or see greeter.toml(5) for the valid keys".to_owned()
+            } else {
+                schema::unknown_key_hint(key, unit)
+            };
             format!("unknown key '{key}'; {hint}")
         }
         _ if message.contains("duplicate key") => "duplicate key; remove one of the two".to_owned(),
@@ -126,6 +146,15 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
         }
     };
     file.error_at(&span, &text)
+}
+
+/// The rest of a table header `[greeting.…]` that contains this span.
+fn table_header<'a>(text: &'a str, span: &Range<usize>) -> Option<&'a str> {
+    let start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let header = text[start..].trim_start().strip_prefix("[greeting.")?;
+    let (header, _) = header.split_once([']', '\n'])?;
+    let is_plain = !header.contains(['"', '\'']);
+    (is_plain && header.contains('.')).then_some(header)
 }
 
 /// A value as the file contains it, if that is short enough for a message; else
@@ -373,11 +402,15 @@ fn deserialize_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
     expected: &str,
 ) -> Result<Duration, D::Error> {
-    deserialize_string(deserializer, expected, |text| {
-        time_format::parse_duration(text)
-            .filter(|duration| *duration <= MAX_DURATION)
-            .ok_or_else(|| expected.to_owned())
-    })
+    deserialize_string(
+        deserializer,
+        expected,
+        |text| match time_format::parse_duration(text) {
+            Some(duration) if duration <= MAX_DURATION => Ok(duration),
+            Some(_) => Err("a duration of at most \"365d\"".to_owned()),
+            None => Err(expected.to_owned()),
+        },
+    )
 }
 
 /// The text of a greeting.

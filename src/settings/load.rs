@@ -93,6 +93,10 @@ impl Cache {
         ending: LineEnding,
     ) -> Result<Greeting, Error> {
         match message.value {
+            Message::Text("") if ending != LineEnding::Raw => Err(message.origin.error(
+                "'message' is empty, and clients would get an empty line; write a text, or set \
+                 line_ending = \"raw\" to send nothing",
+            )),
             Message::Text(text) => {
                 let greeting = Greeting::parse(text.as_bytes(), ending)
                     .map_err(|error| text_error(&error, text, &message.origin))?;

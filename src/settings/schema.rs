@@ -42,6 +42,12 @@ pub const KEYS: &[Key] = &[
 /// The tables; a hint can suggest their names, too.
 pub(super) const TABLES: [&str; 2] = ["limits", "greeting"];
 
+/// Whether a table `[greeting.NAME]` can have this key.
+pub(super) fn is_key_of_greeting(name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.table == "greeting.NAME" && key.name == name)
+}
+
 /// Common wrong keys for a listen address.
 const LISTEN_KEYS: &[&str] = &[
     "listen",
