@@ -139,6 +139,10 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
             };
             format!("unknown key '{key}'; {hint}")
         }
+        // What toml 0.8 reports of an integer that does not fit 64 bits.
+        _ if message.contains("number too large") => {
+            "number too large; write a smaller one".to_owned()
+        }
         _ if message.contains("duplicate key") => "duplicate key; remove one of the two".to_owned(),
         _ => {
             let problem = message.trim_end_matches('.').replace('\n', ", ");
