@@ -31,5 +31,7 @@ pub const NOTIFY_FAILED: &str = "74383caa08ae46deb1f82efa628fe9f9";
 pub const DRAIN_EXPIRED: &str = "fcc04ed99db043cb99ae89ba01562b6c";
 /// The journal did not accept messages for a while.
 pub const LINES_LOST: &str = "6a6e70d6d5f2456dae75524c4f7482d5";
+/// A socket has no greeting of its own, but a similar name has one.
+pub const NAME_MISSPELT: &str = "92e9270e2bc74a25a479e5cf2093d0df";
 /// accept(2) fails on a listening socket.
 pub const LISTENER_FAILED: &str = "068ff9f183044b94adffd36aa536c3fb";

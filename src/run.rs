@@ -18,13 +18,14 @@ use crate::socket::Socket;
 use crate::sockets::ServerSockets;
 use crate::sys::{self, ffi};
 use crate::systemd::activation::{ListenError, ListenFd};
-use crate::systemd::journal;
+use crate::systemd::journal::{self, Protocol};
+use crate::systemd::notify::Notifier;
 
 /// Executes the command line with the sockets that systemd passed, and logs the
 /// error that ends it, if any.
 pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
     let result = if cli.is_query() {
-        journal::init(false);
+        journal::init(Protocol::Stderr);
         answer_query(cli).map_err(Failure::from)
     } else {
         // First, so that no signal ends the process before it has served its client.
@@ -34,7 +35,11 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
         } else {
             ServerSockets::bind(&cli.listen)
         };
-        journal::init(matches!(sockets, Ok(ServerSockets::Listening(_))));
+        journal::init(match &sockets {
+            Ok(ServerSockets::Listening(_)) => Protocol::NativeInBackground,
+            Ok(ServerSockets::Accepted { .. }) => Protocol::Stderr,
+            Err(_) => Protocol::Native,
+        });
         match sockets {
             Ok(sockets) => serve(cli, sockets, signals),
             Err(error) => Err(Failure::from(error)),
@@ -46,6 +51,10 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
             // The reloaded process logs invalid settings itself.
             if cli.reload.is_none() || failure.error.status() == 1 || !journal::is_stderr() {
                 report(&failure.error, cli);
+            }
+            if !cli.is_query() {
+                // systemctl(1) shows it until the service has started.
+                Notifier::from_environment().notify_status(&format!("Failed: {}", failure.error));
             }
             if let Some(socket) = &failure.unserved {
                 server::close_gracefully(socket, &Limits::default());

@@ -8,56 +8,16 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use support::{GREETER, Process, TIMEOUT, TempDir, free_port, read_tcp, read_unix};
+use support::{
+    GREETER, Manager, Process, Standalone, TIMEOUT, TempDir, free_port, read_tcp, read_unix,
+};
 
 const SMALL: &str = "This is a test\n";
-
-/// A greeter that listens without systemd on one TCP port.
-struct Standalone {
-    process: Process,
-    port: u16,
-}
-
-impl Standalone {
-    fn start(settings: &str) -> Self {
-        Self::with(settings, |_| {})
-    }
-
-    fn with(settings: &str, configure: impl FnOnce(&mut Command)) -> Self {
-        let port = free_port();
-        let mut command = Command::new(GREETER);
-        command.args(["--config", settings, "--listen"]);
-        command.arg(format!("127.0.0.1:{port}"));
-        configure(&mut command);
-        let process = Process::start(&mut command);
-        process.expect_stderr("listening on ");
-        Self { process, port }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        stream
-    }
-
-    fn read(&self) -> String {
-        String::from_utf8(read_tcp(self.port, b"").unwrap()).unwrap()
-    }
-
-    /// Sends SIGTERM; returns stderr.
-    fn stop(self) -> String {
-        self.process.signal("-TERM");
-        let (status, stderr) = self.process.wait();
-        assert_eq!(status.code(), Some(0), "{stderr}");
-        stderr
-    }
-}
 
 /// A TCP client with a small receive buffer: a large greeting needs its reads.
 fn slow_client(port: u16) -> TcpStream {
@@ -83,34 +43,6 @@ fn activate_fds(settings: &str, fds: [Option<OwnedFd>; 2]) -> Process {
     command.stdin(first.map_or_else(Stdio::null, Stdio::from));
     command.stdout(second.map_or_else(Stdio::null, Stdio::from));
     Process::start(&mut command)
-}
-
-/// A service manager: the datagrams that greeter sends to it.
-struct Manager(UnixDatagram);
-
-impl Manager {
-    fn new(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        Self(socket)
-    }
-
-    fn receive(&self) -> String {
-        let mut buffer = vec![0; 65536];
-        let length = self.0.recv(&mut buffer).unwrap();
-        assert!(length <= 4096, "PID 1 drops a datagram of {length} bytes");
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    }
-
-    /// Waits for a datagram that is, or begins with, `expected`.
-    fn expect(&self, expected: &str) -> String {
-        loop {
-            let datagram = self.receive();
-            if datagram.starts_with(expected) {
-                return datagram;
-            }
-        }
-    }
 }
 
 fn large_settings(directory: &TempDir, length: usize, more: &str) -> String {

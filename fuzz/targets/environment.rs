@@ -4,6 +4,8 @@
 //! does not contain; a value that is not UTF-8 stands for a variable that is not set.
 #![no_main]
 
+use std::ffi::OsStr;
+
 use greeter::error::Error;
 use greeter::settings::files::search_paths;
 use greeter::socket::ListenAddr;
@@ -23,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     check_listen_env(&env);
     if let Some(text) = values.next().flatten() {
-        let paths = search_paths("greeter", Some(&text));
+        let paths = search_paths("greeter", Some(OsStr::new(&text)));
         assert!(paths.iter().all(|path| path.is_absolute()));
         if let Ok(address) = text.parse::<ListenAddr>() {
             assert_eq!(address.to_string(), text);

@@ -5,12 +5,14 @@
 //! send a reset, and the peer's kernel then drops what the client has not read yet.
 //! So: send, shutdown(2), discard input until the peer closes, then close.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
+use crate::error::os_message;
 use crate::greeting::{Payload, Position};
 use crate::settings::Limits;
 use crate::socket::{DiscardBuffer, Interest, LocalAddr, Socket};
@@ -41,6 +43,50 @@ pub struct Connection {
     /// Whether the service stops.
     draining: bool,
     state: State,
+    /// Set when it is decided that the connection has to be closed.
+    close_reason: CloseReason,
+}
+
+/// Why a connection was closed, for the debug message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client has closed, and its input was read.
+    PeerClosed,
+    /// send(2) failed with this error.
+    SendFailed(i32),
+    /// The greeting was delivered, and the client has sent `linger_bytes`.
+    LingerBytes,
+    /// The greeting was delivered, and `linger_timeout` has expired.
+    LingerTimeout,
+    /// The greeting was delivered, and the service stops.
+    Stopping,
+    /// `write_timeout`, or `drain_timeout`, has expired before the greeting was sent.
+    SendExpired,
+    /// Its time has expired before the greeting was delivered.
+    DeliveryExpired,
+    /// `connections_per_source`.
+    Refused,
+    /// The service has failed.
+    ServiceFailed,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PeerClosed => "the client has closed",
+            Self::SendFailed(errno) => {
+                let error = io::Error::from_raw_os_error(*errno);
+                return write!(f, "send: {}", os_message(&error));
+            }
+            Self::LingerBytes => "linger_bytes was reached",
+            Self::LingerTimeout => "linger_timeout has expired",
+            Self::Stopping => "the service stops",
+            Self::SendExpired => "the greeting was not sent in time",
+            Self::DeliveryExpired => "the greeting was not delivered in time",
+            Self::Refused => "connections_per_source was reached",
+            Self::ServiceFailed => "the service has failed",
+        })
+    }
 }
 
 /// Where a connection stands. Each state has its own deadline.
@@ -130,6 +176,7 @@ impl Connection {
                 position: Position::default(),
                 deadline,
             },
+            close_reason: CloseReason::PeerClosed,
         }
     }
 
@@ -172,6 +219,22 @@ impl Connection {
         end.duration_since(self.accepted_at)
     }
 
+    /// Why the connection was closed.
+    pub fn close_reason(&self) -> CloseReason {
+        self.close_reason
+    }
+
+    /// Bytes of input that were discarded, and the time since the kernel accepted the
+    /// last byte of the greeting; zero if it has not.
+    pub fn lingered(&self) -> (usize, Duration) {
+        match self.state {
+            State::Sending { .. } => (0, Duration::ZERO),
+            State::Closing {
+                sent_at, discarded, ..
+            } => (discarded, sent_at.elapsed()),
+        }
+    }
+
     /// When [`Connection::expire_or_extend`] has to be called next.
     pub fn deadline(&self) -> Instant {
         match self.state {
@@ -208,20 +271,25 @@ impl Connection {
         if now < self.deadline() {
             return None;
         }
-        if self.may_close(Input::Open, now) {
+        if let Some(reason) = self.may_close(Input::Open, now) {
+            self.close_reason = reason;
             return Some(Outcome::Sent);
         }
         let check_interval = self.delivery_check_interval();
         match &mut self.state {
             State::Sending { .. } => {
                 self.socket.reset_on_close();
+                self.close_reason = CloseReason::SendExpired;
                 Some(if self.draining {
                     Outcome::CutOff
                 } else {
                     Outcome::TimedOut
                 })
             }
-            State::Closing { hard_deadline, .. } if now >= *hard_deadline => Some(Outcome::CutOff),
+            State::Closing { hard_deadline, .. } if now >= *hard_deadline => {
+                self.close_reason = CloseReason::DeliveryExpired;
+                Some(Outcome::CutOff)
+            }
             State::Closing {
                 linger_until,
                 hard_deadline,
@@ -268,7 +336,11 @@ impl Connection {
                 }
                 // epoll(7) is edge-triggered and reports no end of such a shortage.
                 Err(error) if is_transient(&error) => return Progress::RetryLater,
-                Err(_) => return Progress::Finished(Outcome::Disconnected),
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or_default();
+                    self.close_reason = CloseReason::SendFailed(errno);
+                    return Progress::Finished(Outcome::Disconnected);
+                }
             }
         }
         self.begin_close(now);
@@ -299,8 +371,10 @@ impl Connection {
                 Ok(0) => Input::Ended,
                 Ok(count) => {
                     self.count_discarded(count, now);
-                    if self.is_over_budget() && self.may_close(Input::Open, now) {
-                        return Progress::Finished(Outcome::Sent);
+                    if self.is_over_budget() {
+                        if let Some(reason) = self.may_close(Input::Open, now) {
+                            return self.finish(reason);
+                        }
                     }
                     continue;
                 }
@@ -309,12 +383,17 @@ impl Connection {
                 // A reset is the end of input, too.
                 Err(_) => Input::Ended,
             };
-            if self.may_close(input, now) {
-                return Progress::Finished(Outcome::Sent);
-            }
-            return Progress::Pending(Interest::Readable);
+            return match self.may_close(input, now) {
+                Some(reason) => self.finish(reason),
+                None => Progress::Pending(Interest::Readable),
+            };
         }
         Progress::RetryLater
+    }
+
+    fn finish(&mut self, reason: CloseReason) -> Progress {
+        self.close_reason = reason;
+        Progress::Finished(Outcome::Sent)
     }
 
     fn count_discarded(&mut self, count: usize, now: Instant) {
@@ -341,20 +420,29 @@ impl Connection {
     /// closed and all of its input was read, close(2) sends no reset, and the kernel
     /// goes on delivering the greeting. Before that, closing is greeter's decision
     /// (`linger_bytes`, `linger_timeout`, or the service stops), and the greeting
-    /// must have been delivered.
-    fn may_close(&self, input: Input, now: Instant) -> bool {
-        match self.state {
-            State::Sending { .. } => false,
-            State::Closing { linger_until, .. } => {
-                let is_decided = now >= linger_until || self.is_over_budget();
-                input == Input::Ended || (is_decided && self.socket.is_delivered())
-            }
-        }
+    /// must have been delivered. Returns why it may be closed, or `None`.
+    fn may_close(&self, input: Input, now: Instant) -> Option<CloseReason> {
+        let State::Closing { linger_until, .. } = self.state else {
+            return None;
+        };
+        let decision = if input == Input::Ended {
+            return Some(CloseReason::PeerClosed);
+        } else if self.draining {
+            CloseReason::Stopping
+        } else if self.is_over_budget() {
+            CloseReason::LingerBytes
+        } else if now >= linger_until {
+            CloseReason::LingerTimeout
+        } else {
+            return None;
+        };
+        self.socket.is_delivered().then_some(decision)
     }
 
     /// Ends a connection that is refused: FIN, without a greeting. The input that has
     /// arrived is discarded, so that it does not turn the FIN into a reset.
-    pub fn refuse(&self, buffer: &mut DiscardBuffer) {
+    pub fn refuse(&mut self, buffer: &mut DiscardBuffer) {
+        self.close_reason = CloseReason::Refused;
         self.socket.shutdown_write();
         // An error is ignored: the connection is closed in any case.
         let _ = self.socket.discard(buffer, usize::MAX);
@@ -362,7 +450,8 @@ impl Connection {
 
     /// Ends a connection because the service fails. A greeting that was cut ends in a
     /// reset.
-    pub fn abort(&self) -> Outcome {
+    pub fn abort(&mut self) -> Outcome {
+        self.close_reason = CloseReason::ServiceFailed;
         match self.state {
             State::Sending { .. } => {
                 self.socket.reset_on_close();

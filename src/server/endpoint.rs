@@ -1,5 +1,6 @@
 //! The socket that a client connected to, as greetings and log messages name it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -19,6 +20,18 @@ pub struct Endpoint {
     pub mode: Mode,
     /// The address.
     pub local_addr: LocalAddr,
+}
+
+impl fmt::Display for Endpoint {
+    /// `127.0.0.1:4000 (greeter)`; the address alone if it is also the name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.local_addr.to_string();
+        f.write_str(&address)?;
+        if self.name == address {
+            return Ok(());
+        }
+        write!(f, " ({})", self.name)
+    }
 }
 
 impl Endpoint {

@@ -33,6 +33,14 @@ impl LogRateLimiter {
         self.requested <= LINES_PER_SECOND
     }
 
+    /// Whether the rate limit allows one more line about something that has a line
+    /// already. If not, nothing is counted.
+    pub fn allow_detail(&mut self) -> bool {
+        let is_allowed = self.requested < LINES_PER_SECOND;
+        self.requested += u64::from(is_allowed);
+        is_allowed
+    }
+
     /// When suppressed lines have to be reported; `None` if there are none.
     pub fn next_report(&self) -> Option<Instant> {
         (self.suppressed() > 0).then(|| self.second + SECOND)

@@ -145,7 +145,7 @@ impl<'a> Server<'a> {
             listeners: Vec::new(),
             next_listener: 0,
             connections: Connections::new(now),
-            stats: Stats::new(settings.log_peer, now),
+            stats: Stats::new(&settings, now),
             settings,
             notifier: Notifier::from_environment(),
             poller,
@@ -208,7 +208,7 @@ impl<'a> Server<'a> {
         let addresses: Vec<String> = self
             .listeners
             .iter()
-            .map(|listener| listener.endpoint().local_addr.to_string())
+            .map(|listener| listener.endpoint().to_string())
             .collect();
         let addresses = addresses.join(", ");
         log::info!(
@@ -216,10 +216,25 @@ impl<'a> Server<'a> {
             GREETER_MODE = Mode::Accept.name();
             "listening on {addresses}"
         );
+        self.warn_misspelt_names();
         self.notifier
             .notify_status(&format!("Listening on {addresses}; no connections yet"));
         self.notifier.notify_ready();
         Ok(())
+    }
+
+    /// Warns if a socket has no greeting of its own, but a similar name has one.
+    fn warn_misspelt_names(&self) {
+        let sockets = self.listeners.iter();
+        let sockets = sockets.map(|listener| listener.endpoint().name.as_str());
+        for (socket, table) in self.settings.greetings.misspelt(&sockets.collect()) {
+            log::warn!(
+                MESSAGE_ID = event::NAME_MISSPELT,
+                GREETER_SOCKET = socket;
+                "no greeting of its own for the socket '{socket}', and no socket for \
+                 [greeting.{table}]; correct the table, or FileDescriptorName= in the socket unit"
+            );
+        }
     }
 
     fn register_wake(&mut self) -> io::Result<()> {
@@ -619,8 +634,10 @@ impl<'a> Server<'a> {
         }
         if !is_stopped {
             self.notifier.notify_stopping();
-            self.notifier
-                .notify_status("Exiting; the next connection starts the service again");
+            if result.is_ok() {
+                self.notifier
+                    .notify_status("Exiting; the next connection starts the service again");
+            }
         }
         self.notifier.flush();
     }
@@ -640,6 +657,7 @@ impl<'a> Server<'a> {
                 self.reload_error.clear();
                 if !is_repeated {
                     log::info!(MESSAGE_ID = event::RELOADED; "settings reloaded");
+                    self.warn_misspelt_names();
                 }
             }
             Err(error) => {
@@ -662,7 +680,7 @@ impl<'a> Server<'a> {
     /// Applies settings to everything but the open connections.
     fn apply_settings(&mut self, settings: Settings) {
         log::set_max_level(settings.log_level);
-        self.stats.set_log_peer(settings.log_peer);
+        self.stats.apply_settings(&settings);
         for listener in &mut self.listeners {
             listener.apply_settings(&settings);
         }

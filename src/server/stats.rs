@@ -1,14 +1,18 @@
 //! Connection statistics: counts, the log line of each connection, the status text.
 
 use std::fmt;
+use std::mem;
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use log::LevelFilter;
 
 use super::connection::{Connection, Outcome};
 use super::log_rate_limit::LogRateLimiter;
 use super::redact::RedactedAddr;
 use crate::event;
-use crate::settings::PeerDetail;
+use crate::settings::network::Network;
+use crate::settings::{PeerDetail, Settings};
 use crate::time_format;
 
 /// The statistics of the process.
@@ -18,7 +22,16 @@ pub struct Stats {
     last_client: Option<LastClient>,
     rate_limiter: LogRateLimiter,
     log_peer: PeerDetail,
+    log_exclude: Vec<Network>,
+    /// Connections without a greeting that have no line of their own, because of
+    /// `log_level = "warn"`.
+    unlogged: Totals,
+    /// When they are reported.
+    next_summary: Option<Instant>,
 }
+
+/// How often connections without a greeting are reported with `log_level = "warn"`.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The number of connections since the start, by outcome. The outcomes and the open
 /// connections add up to the accepted ones.
@@ -88,18 +101,22 @@ struct LastClient {
 
 impl Stats {
     /// Statistics without connections. `log_peer` applies to log lines and STATUS.
-    pub fn new(log_peer: PeerDetail, now: Instant) -> Self {
+    pub fn new(settings: &Settings, now: Instant) -> Self {
         Self {
             totals: Totals::default(),
             last_client: None,
             rate_limiter: LogRateLimiter::new(now),
-            log_peer,
+            log_peer: settings.log_peer,
+            log_exclude: settings.log_exclude.clone(),
+            unlogged: Totals::default(),
+            next_summary: None,
         }
     }
 
-    /// Changes how much of addresses is shown from now on.
-    pub fn set_log_peer(&mut self, log_peer: PeerDetail) {
-        self.log_peer = log_peer;
+    /// Applies what the settings say about log lines, from now on.
+    pub fn apply_settings(&mut self, settings: &Settings) {
+        self.log_peer = settings.log_peer;
+        self.log_exclude.clone_from(&settings.log_exclude);
     }
 
     /// The number of connections by outcome.
@@ -113,18 +130,56 @@ impl Stats {
     }
 
     /// Records the outcome of a connection, once, when it is closed: counts it, and
-    /// logs it unless the rate limit is reached.
+    /// logs it unless it is excluded or the rate limit is reached.
     pub fn record(&mut self, connection: &Connection, outcome: Outcome) {
         *self.totals.of(outcome) += 1;
+        if self.is_excluded(connection.peer()) {
+            return;
+        }
         if outcome == Outcome::Sent {
             self.last_client = Some(LastClient {
                 peer: connection.peer(),
                 closed_at: SystemTime::now(),
             });
         }
-        if log::max_level() >= log::LevelFilter::Info && self.rate_limiter.allow() {
-            self.log(connection, outcome);
+        match log::max_level() {
+            LevelFilter::Off | LevelFilter::Error => {}
+            LevelFilter::Warn if outcome == Outcome::Sent => {}
+            LevelFilter::Warn => {
+                *self.unlogged.of(outcome) += 1;
+                let next_summary = Instant::now() + SUMMARY_INTERVAL;
+                self.next_summary.get_or_insert(next_summary);
+            }
+            LevelFilter::Info | LevelFilter::Debug | LevelFilter::Trace => {
+                if self.rate_limiter.allow() {
+                    self.log(connection, outcome);
+                    self.log_detail(connection);
+                }
+            }
         }
+    }
+
+    fn is_excluded(&self, peer: Option<SocketAddr>) -> bool {
+        // Almost always empty, and then this costs nothing.
+        let mut networks = self.log_exclude.iter();
+        peer.is_some_and(|peer| networks.any(|network| network.contains(peer.ip())))
+    }
+
+    /// At the level debug: why a connection was closed.
+    fn log_detail(&mut self, connection: &Connection) {
+        if log::max_level() < LevelFilter::Debug || !self.rate_limiter.allow_detail() {
+            return;
+        }
+        let peer = RedactedAddr::new(connection.peer(), self.log_peer);
+        let (discarded, lingered) = connection.lingered();
+        log::debug!(
+            "closed the connection of {peer} on '{}': {}; {discarded} bytes discarded, \
+             {}.{:03} ms after the last byte was sent",
+            connection.endpoint().name,
+            connection.close_reason(),
+            lingered.as_millis(),
+            lingered.as_micros() % 1000,
+        );
     }
 
     fn log(&self, connection: &Connection, outcome: Outcome) {
@@ -174,17 +229,33 @@ impl Stats {
     /// When [`Stats::report_suppressed`] has to be called; `None` if it has nothing
     /// to report.
     pub fn next_report(&self) -> Option<Instant> {
-        self.rate_limiter.next_report()
+        let reports = [self.rate_limiter.next_report(), self.next_summary];
+        reports.into_iter().flatten().min()
     }
 
-    /// Logs how many connections had no line of their own in the last second.
+    /// Logs how many connections had no line of their own in the last second, or, with
+    /// `log_level = "warn"`, which results they had in the last minute.
     pub fn report_suppressed(&mut self, now: Instant) {
         log_suppressed(self.rate_limiter.roll_over(now));
+        if self.next_summary.is_some_and(|next| now >= next) {
+            self.log_summary();
+        }
+    }
+
+    fn log_summary(&mut self) {
+        if self.next_summary.take().is_some() {
+            let unsent = mem::take(&mut self.unlogged).unsent();
+            log::warn!(
+                MESSAGE_ID = event::SUPPRESSED;
+                "connections without a greeting, not logged individually: {unsent}"
+            );
+        }
     }
 
     /// Logs the end of the service with all totals, as text and as fields.
     pub fn log_end(&mut self, message_id: &str, reason: &str) {
         log_suppressed(self.rate_limiter.suppressed());
+        self.log_summary();
         let totals = self.totals;
         log::info!(
             MESSAGE_ID = message_id,
@@ -249,7 +320,37 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use crate::greeting::{Greeting, LineEnding};
+    use crate::settings::{Greetings, Limits};
+
+    fn settings() -> Settings {
+        let greeting = Greeting::parse(b"x", LineEnding::Lf).unwrap();
+        Settings {
+            mode: None,
+            log_level: LevelFilter::Info,
+            log_peer: PeerDetail::Full,
+            log_exclude: vec!["192.0.2.0/24".parse().unwrap()],
+            limits: Rc::new(Limits::default()),
+            greetings: Greetings::new(greeting, BTreeMap::new()),
+        }
+    }
+
+    #[test]
+    fn excluded_networks_are_those_of_the_settings() {
+        let mut stats = Stats::new(&settings(), Instant::now());
+        let peer = |address: &str| Some(SocketAddr::new(address.parse().unwrap(), 1));
+        assert!(stats.is_excluded(peer("192.0.2.10")));
+        assert!(!stats.is_excluded(peer("192.0.3.10")));
+        assert!(!stats.is_excluded(None));
+        stats.apply_settings(&Settings {
+            log_exclude: Vec::new(),
+            ..settings()
+        });
+        assert!(!stats.is_excluded(peer("192.0.2.10")));
+    }
 
     #[test]
     fn numbers_are_grouped() {
@@ -267,7 +368,7 @@ mod tests {
 
     #[test]
     fn status_has_counts_and_last_client() {
-        let mut stats = Stats::new(PeerDetail::Full, Instant::now());
+        let mut stats = Stats::new(&settings(), Instant::now());
         assert_eq!(stats.status(0), "0 greetings sent, 0 open connections");
         stats.totals.sent = 1204;
         stats.totals.refused = 2;
@@ -280,7 +381,7 @@ mod tests {
             stats.status(3),
             "1,204 greetings sent, 3 open connections; 2 refused; last client 203.0.113.9 at 10:12:01 UTC"
         );
-        stats.set_log_peer(PeerDetail::None);
+        stats.log_peer = PeerDetail::None;
         assert_eq!(
             stats.status(3),
             "1,204 greetings sent, 3 open connections; 2 refused; last client at 10:12:01 UTC"

@@ -14,10 +14,11 @@ use std::time::Duration;
 use log::LevelFilter;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::PeerDetail;
 use super::files::SettingsFile;
+use super::network::Network;
 use super::schema;
 use crate::error::Error;
 use crate::greeting::LineEnding;
@@ -41,6 +42,7 @@ pub(super) struct Fragment {
     pub(super) line_ending: Option<Located<Word<LineEnding>>>,
     pub(super) log_level: Option<Located<Word<LevelFilter>>>,
     pub(super) log_peer: Option<Located<Word<PeerDetail>>>,
+    pub(super) log_exclude: Option<Located<NetworkList>>,
     pub(super) limits: Table<LimitsFragment>,
     pub(super) greeting: Table<BTreeMap<Located<String>, Table<GreetingFragment>>>,
 }
@@ -312,6 +314,8 @@ pub(super) trait Keyword: Copy + PartialEq + 'static {
     /// Every word with its value, in the order of greeter.toml(5). It is the list
     /// for parsing, for messages and for printing.
     const WORDS: &'static [(&'static str, Self)];
+    /// Words that are accepted and not suggested.
+    const OLD_WORDS: &'static [(&'static str, Self)] = &[];
 }
 
 impl Keyword for Option<Mode> {
@@ -334,8 +338,9 @@ impl Keyword for LevelFilter {
         ("warn", Self::Warn),
         ("info", Self::Info),
         ("debug", Self::Debug),
-        ("trace", Self::Trace),
     ];
+    /// A level of versions before 0.2: `settings/load` takes it as "debug".
+    const OLD_WORDS: &'static [(&'static str, Self)] = &[("trace", Self::Trace)];
 }
 
 impl Keyword for PeerDetail {
@@ -354,7 +359,8 @@ impl<'de, T: Keyword> Deserialize<'de> for Word<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = keyword_list::<T>();
         deserialize_string(deserializer, &expected, |text| {
-            if let Some((_, value)) = T::WORDS.iter().find(|(word, _)| *word == text) {
+            let mut words = T::WORDS.iter().chain(T::OLD_WORDS);
+            if let Some((_, value)) = words.find(|(word, _)| *word == text) {
                 return Ok(Self(*value));
             }
             let words = T::WORDS.iter().map(|(word, _)| *word);
@@ -436,6 +442,46 @@ impl<'de> Deserialize<'de> for MessagePath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a string: the path of a file that contains the greeting";
         deserialize_string(deserializer, expected, |text| Ok(Self(text.into())))
+    }
+}
+
+/// An array of networks.
+#[derive(Debug)]
+pub(super) struct NetworkList(pub(super) Vec<Network>);
+
+impl<'de> Deserialize<'de> for NetworkList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor;
+
+        impl<'de> Visitor<'de> for ListVisitor {
+            type Value = NetworkList;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of addresses and networks, such as [\"192.0.2.10\"]")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut networks = Vec::new();
+                while let Some(Listed(network)) = list.next_element()? {
+                    networks.push(network);
+                }
+                Ok(NetworkList(networks))
+            }
+        }
+
+        deserializer.deserialize_seq(ListVisitor)
+    }
+}
+
+/// One entry of a [`NetworkList`].
+struct Listed(Network);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "an address or a network, such as \"192.0.2.10\" or \"2001:db8::/64\"";
+        deserialize_string(deserializer, expected, |text| {
+            text.parse().map(Self).map_err(|()| expected.to_owned())
+        })
     }
 }
 

@@ -14,6 +14,7 @@ use super::fragment::{
     self, Fragment, IdleTimeout, LimitsFragment, Located, MessagePath, MessageText, Table, Timeout,
     Word,
 };
+use super::network::Network;
 use super::{Limits, PeerDetail, schema};
 use crate::error::Error;
 use crate::greeting::LineEnding;
@@ -70,6 +71,8 @@ pub struct Merged<'a> {
     pub log_level: Setting<'a, LevelFilter>,
     /// `log_peer`.
     pub log_peer: Setting<'a, PeerDetail>,
+    /// `log_exclude`.
+    pub log_exclude: Setting<'a, &'a [Network]>,
     /// `[limits]`.
     pub limits: MergedLimits<'a>,
     /// `[greeting.NAME]`.
@@ -171,6 +174,11 @@ impl Layers {
                 |fragment| fragment.log_peer.as_ref(),
                 word,
                 PeerDetail::Full,
+            ),
+            log_exclude: self.get(
+                |fragment| fragment.log_exclude.as_ref(),
+                |list| list.0.as_slice(),
+                &[],
             ),
             limits: self.merge_limits(),
             greetings: self.merge_greetings(),

@@ -8,15 +8,17 @@ pub mod files;
 pub mod fragment;
 pub mod layers;
 pub mod load;
+pub mod network;
 pub mod schema;
 pub mod show;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use self::network::Network;
 use crate::greeting::Greeting;
 use crate::mode::Mode;
 
@@ -29,6 +31,8 @@ pub struct Settings {
     pub log_level: LevelFilter,
     /// How much of a client's address is logged.
     pub log_peer: PeerDetail,
+    /// The clients whose connections are counted and not logged.
+    pub log_exclude: Vec<Network>,
     /// Resource limits. A connection keeps those that it was accepted with.
     pub limits: Rc<Limits>,
     /// The greetings by socket name.
@@ -97,6 +101,21 @@ impl Greetings {
     /// The greeting of the sockets named `name`.
     pub fn for_socket(&self, name: &str) -> &Greeting {
         self.by_name.get(name).unwrap_or(&self.default)
+    }
+
+    /// Each of the sockets that has no greeting of its own although there is one for a
+    /// similar name, which no socket has; with that name.
+    pub fn misspelt<'a>(&'a self, sockets: &BTreeSet<&'a str>) -> Vec<(&'a str, &'a str)> {
+        let mut misspelt = Vec::new();
+        for socket in sockets {
+            let mut unused = self.names().filter(|name| !sockets.contains(name));
+            if !self.by_name.contains_key(*socket) {
+                if let Some(name) = unused.find(|name| schema::is_misspelt(socket, name)) {
+                    misspelt.push((*socket, name));
+                }
+            }
+        }
+        misspelt
     }
 
     /// The names of sockets that have a greeting of their own.

@@ -27,6 +27,7 @@ pub const KEYS: &[Key] = &[
     key("", "line_ending", "\"lf\""),
     key("", "log_level", "\"info\""),
     key("", "log_peer", "\"full\""),
+    key("", "log_exclude", "[]"),
     key("limits", "connections", "1024"),
     key("limits", "connections_per_source", "0"),
     key("limits", "write_timeout", "\"10s\""),
@@ -102,6 +103,16 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, candidate)| candidate)
 }
 
+/// Whether one word may be the other, misspelt: they differ by at most two letters that
+/// are wrong, missing or swapped, and agree in more than they differ. Numbers are never
+/// misspelt.
+pub(super) fn is_misspelt(word: &str, other: &str) -> bool {
+    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    let distance = strsim::osa_distance(word, other);
+    let length = word.chars().count().min(other.chars().count());
+    !is_number(word) && !is_number(other) && (1..=2).contains(&distance) && distance * 2 < length
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +120,23 @@ mod tests {
     fn check(name: &str, part: &str) {
         let hint = unknown_key_hint(name, "greeter.socket");
         assert!(hint.contains(part), "{name}: {hint}");
+    }
+
+    #[test]
+    fn similar_names_are_misspelt_but_numbers_are_not() {
+        for (one, other, expected) in [
+            ("smtp", "smpt", true),
+            ("smtp", "smt", true),
+            ("greeter", "greter", true),
+            ("smtp", "smtp", false),
+            ("smtp", "imap", false),
+            ("greeter", "greeter-smtp", false),
+            ("143", "144", false),
+            ("2525", "25255", false),
+            ("a", "b", false),
+        ] {
+            assert_eq!(is_misspelt(one, other), expected, "{one} {other}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::files::SettingsFile;
 use super::fragment::Keyword;
 use super::layers::{Layers, Message, Origin, Setting};
+use super::network::Network;
 use crate::mode::Mode;
 use crate::time_format;
 
@@ -21,6 +22,7 @@ pub fn show(layers: &Layers, mode: Mode) -> String {
     output.word("line_ending", &merged.line_ending);
     output.word("log_level", &merged.log_level);
     output.word("log_peer", &merged.log_peer);
+    output.networks("log_exclude", &merged.log_exclude);
     let limits = &merged.limits;
     output.number("limits.connections", &limits.connections);
     output.number(
@@ -58,7 +60,7 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn word<T: Keyword>(&mut self, key: &str, setting: &Setting<'a, T>) {
-        for (word, value) in T::WORDS {
+        for (word, value) in T::WORDS.iter().chain(T::OLD_WORDS) {
             if *value == setting.value {
                 self.line(key, &quoted(word), &setting.origin);
             }
@@ -67,6 +69,15 @@ impl<'a> Output<'a> {
 
     fn number(&mut self, key: &str, setting: &Setting<'a, u32>) {
         self.line(key, &setting.value.to_string(), &setting.origin);
+    }
+
+    fn networks(&mut self, key: &str, setting: &Setting<'a, &'a [Network]>) {
+        let networks: Vec<String> = setting
+            .value
+            .iter()
+            .map(|network| quoted(&network.to_string()))
+            .collect();
+        self.line(key, &format!("[{}]", networks.join(", ")), &setting.origin);
     }
 
     fn duration(&mut self, key: &str, setting: &Setting<'a, Duration>) {

@@ -67,17 +67,29 @@ static BACKEND: Mutex<Backend> = Mutex::new(Backend::Disabled);
 /// Entries that were not written and are not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Selects the output. A `long_running` process uses the journal's native protocol
-/// and a writing thread. A short-lived one writes to stderr: the journal may no
-/// longer be able to attribute a native message to the unit once the process has
-/// exited, while it always can for a line on stderr.
-pub fn init(long_running: bool) {
-    let thread = if long_running {
-        spawn(Output::new(true)).ok()
+/// How a process logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// The journal's native protocol, written by a thread: a long-running service.
+    NativeInBackground,
+    /// The journal's native protocol: a service that is about to fail.
+    Native,
+    /// Lines on stderr: a short-lived process. The journal may no longer be able to
+    /// attribute a native message to the unit once the process has exited, while it
+    /// always can for a line on stderr.
+    Stderr,
+}
+
+/// Begins logging. Where the journal's socket cannot be opened, and by hand, lines go to
+/// stderr.
+pub fn init(protocol: Protocol) {
+    let native = protocol != Protocol::Stderr;
+    let thread = if protocol == Protocol::NativeInBackground {
+        spawn(Output::new(native)).ok()
     } else {
         None
     };
-    *backend() = thread.unwrap_or_else(|| Backend::Sync(Output::new(long_running)));
+    *backend() = thread.unwrap_or_else(|| Backend::Sync(Output::new(native)));
     log::set_max_level(LevelFilter::Info);
     // It fails only if a logger is set already, which is then this one.
     let _ = log::set_logger(&Logger);
@@ -112,7 +124,12 @@ pub fn shutdown(failed: bool) {
     let previous = mem::replace(&mut *backend(), Backend::Disabled);
     match previous {
         Backend::Disabled => {}
-        Backend::Sync(output) => output.report_dropped(),
+        Backend::Sync(output) => {
+            output.report_dropped();
+            if failed && output.journal.is_some() {
+                thread::sleep(ATTRIBUTION_DELAY);
+            }
+        }
         Backend::Thread { queue, finished } => {
             drop(queue);
             // Both results mean the end: of the thread, or of the time for it.

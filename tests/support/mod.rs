@@ -9,7 +9,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,6 +145,75 @@ pub fn wait_for_exit(child: &mut Child) -> ExitStatus {
             panic!("the process does not exit");
         }
         thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A greeter that listens without systemd on one TCP port.
+pub struct Standalone {
+    pub process: Process,
+    pub port: u16,
+}
+
+impl Standalone {
+    pub fn start(settings: &str) -> Self {
+        Self::with(settings, |_| {})
+    }
+
+    pub fn with(settings: &str, configure: impl FnOnce(&mut Command)) -> Self {
+        let port = free_port();
+        let mut command = Command::new(GREETER);
+        command.args(["--config", settings, "--listen"]);
+        command.arg(format!("127.0.0.1:{port}"));
+        configure(&mut command);
+        let process = Process::start(&mut command);
+        process.expect_stderr("listening on ");
+        Self { process, port }
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream
+    }
+
+    pub fn read(&self) -> String {
+        String::from_utf8(read_tcp(self.port, b"").unwrap()).unwrap()
+    }
+
+    /// Sends SIGTERM; returns stderr.
+    pub fn stop(self) -> String {
+        self.process.signal("-TERM");
+        let (status, stderr) = self.process.wait();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        stderr
+    }
+}
+
+/// A service manager: the datagrams that greeter sends to it.
+pub struct Manager(pub UnixDatagram);
+
+impl Manager {
+    pub fn new(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        Self(socket)
+    }
+
+    pub fn receive(&self) -> String {
+        let mut buffer = vec![0; 65536];
+        let length = self.0.recv(&mut buffer).unwrap();
+        assert!(length <= 4096, "PID 1 drops a datagram of {length} bytes");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    }
+
+    /// Waits for a datagram that is, or begins with, `expected`.
+    pub fn expect(&self, expected: &str) -> String {
+        loop {
+            let datagram = self.receive();
+            if datagram.starts_with(expected) {
+                return datagram;
+            }
+        }
     }
 }
 

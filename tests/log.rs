@@ -1,0 +1,183 @@
+//! What is logged, and what is not, at each `log_level`; what STATUS says.
+
+mod support;
+
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use support::{GREETER, Manager, Process, Standalone, TempDir, free_port, read_tcp};
+
+fn start(settings: &str) -> (TempDir, Standalone) {
+    let directory = TempDir::new();
+    let path = directory.write("g.toml", settings);
+    (directory, Standalone::start(&path))
+}
+
+/// Connects, reads the greeting and the end of the stream, then closes.
+fn greet(server: &Standalone, count: usize) {
+    for _ in 0..count {
+        assert_eq!(server.read(), "This is a test\n");
+    }
+}
+
+#[test]
+fn debug_says_why_each_connection_was_closed() {
+    let settings = "log_level = 'debug'\n[limits]\nlinger_timeout = '50ms'\nlinger_bytes = 1000\n";
+    let (_directory, server) = start(settings);
+    greet(&server, 1);
+    let silent = server.connect();
+    server
+        .process
+        .expect_stderr("linger_timeout has expired; 0 bytes discarded, ");
+    drop(silent);
+    read_tcp(server.port, &[b'x'; 5000]).unwrap();
+    server.process.expect_stderr("linger_bytes was reached; ");
+    let stderr = server.stop();
+    assert!(stderr.contains(": the client has closed; 0 bytes discarded, "));
+    assert_eq!(
+        stderr
+            .matches("greeter: closed the connection of 127.0.0.1")
+            .count(),
+        3
+    );
+}
+
+#[test]
+fn debug_lines_share_the_rate_limit() {
+    let (_directory, server) = start("log_level = 'debug'");
+    greet(&server, 40);
+    // All lines of the burst are of one second, or of two.
+    let stderr = server.stop();
+    let lines = stderr.matches("greeted 127.0.0.1").count()
+        + stderr.matches("closed the connection").count();
+    assert!(
+        (50..=100).contains(&lines) && lines < 80,
+        "{lines}\n{stderr}"
+    );
+}
+
+#[test]
+fn warn_summarizes_connections_without_a_greeting() {
+    let directory = TempDir::new();
+    let text = "log_level = 'warn'\n[limits]\nconnections_per_source = 1\n";
+    let settings = directory.write("g.toml", text);
+    let port = free_port();
+    let mut command = Command::new(GREETER);
+    command.args([
+        "--config",
+        &settings,
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+    ]);
+    let process = Process::start(&mut command);
+    // At this level no line says that it listens.
+    let held = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    // The first connection is accepted before the others, which are refused.
+    for _ in 0..3 {
+        assert_eq!(read_tcp(port, b"").unwrap(), b"");
+    }
+    drop(held);
+    process.signal("-TERM");
+    let (_, stderr) = process.wait();
+    assert_eq!(
+        stderr,
+        "greeter: connections without a greeting, not logged individually: 3 refused\n"
+    );
+}
+
+#[test]
+fn excluded_clients_are_counted_and_not_logged() {
+    let (_directory, server) = start("log_exclude = ['192.0.2.1', '127.0.0.0/8']");
+    greet(&server, 60);
+    let stderr = server.stop();
+    assert!(
+        !stderr.contains("greeted") && !stderr.contains("not logged"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("stopped; 60 greetings sent\n"), "{stderr}");
+}
+
+#[test]
+fn trace_is_taken_as_debug_with_a_warning() {
+    let (directory, server) = start("log_level = 'trace'");
+    greet(&server, 1);
+    let stderr = server.stop();
+    let path = directory.path("g.toml").display().to_string();
+    let warning = format!("greeter: {path}:1:13: log_level = \"trace\" is taken as \"debug\"");
+    assert_eq!(stderr.matches(&warning).count(), 1, "{stderr}");
+    assert!(stderr.contains("closed the connection"), "{stderr}");
+}
+
+#[test]
+fn misspelt_names_are_warned_of_once() {
+    let directory = TempDir::new();
+    let check = |names: &str, warning: Option<&str>| {
+        let text = "[greeting.smpt]\nmessage = '421'\n[greeting.110]\nmessage = '-ERR'\n";
+        let settings = directory.write("g.toml", text);
+        let port = free_port();
+        let mut command = Command::new("systemd-socket-activate");
+        command
+            .args(["--fdname", names, "-l", &format!("127.0.0.1:{port}")])
+            .args([GREETER, "--config", &settings]);
+        let process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
+        process.expect_stderr("Listening on ");
+        read_tcp(port, b"").unwrap();
+        process.expect_stderr(&format!("listening on 127.0.0.1:{port} ({names})\n"));
+        process.signal("-TERM");
+        let (_, stderr) = process.wait();
+        let expected = warning.map_or(0, |warning| stderr.matches(warning).count());
+        assert_eq!(expected, usize::from(warning.is_some()), "{stderr}");
+        assert_eq!(
+            stderr.matches("no greeting of its own").count(),
+            expected,
+            "{stderr}"
+        );
+    };
+    check(
+        "smtp",
+        Some(
+            "no greeting of its own for the socket 'smtp', and no socket for [greeting.smpt]; \
+             correct the table, or FileDescriptorName= in the socket unit\n",
+        ),
+    );
+    check("smpt", None);
+    check("imap", None);
+    check("111", None);
+}
+
+#[test]
+fn status_has_the_reason_of_a_start_that_failed() {
+    let directory = TempDir::new();
+    let notify = directory.path("notify");
+    let manager = Manager::new(&notify);
+    let settings = directory.write("g.toml", "mesage = 'x'");
+    for (arguments, expected) in [
+        (
+            vec!["--listen", "127.0.0.1:0", "--config", settings.as_str()],
+            format!("STATUS=Failed: {settings}:1:1: unknown key 'mesage'; did you mean"),
+        ),
+        (
+            vec![],
+            "STATUS=Failed: no sockets passed by systemd; run 'systemctl restart".to_owned(),
+        ),
+    ] {
+        let mut command = Command::new(GREETER);
+        command.args(&arguments).env("NOTIFY_SOCKET", &notify);
+        let process = Process::start(command.stdin(Stdio::null()));
+        manager.expect(&expected);
+        let (status, _) = process.wait();
+        assert!(!status.success());
+        // Nothing follows, such as READY=1.
+        manager.0.set_nonblocking(true).unwrap();
+        thread::sleep(Duration::from_millis(20));
+        assert!(manager.0.recv(&mut [0; 10]).is_err());
+        manager.0.set_nonblocking(false).unwrap();
+    }
+}
