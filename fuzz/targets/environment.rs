@@ -9,22 +9,29 @@ use std::ffi::OsStr;
 use greeter::error::Error;
 use greeter::settings::files::search_paths;
 use greeter::socket::ListenAddr;
-use greeter::systemd::activation::{ListenEnv, validate};
+use greeter::systemd::activation::{Identity, ListenEnv, validate};
 use libfuzzer_sys::fuzz_target;
 
 const OWN_PID: u32 = 4242;
+const OWN: Identity = Identity {
+    pid: OWN_PID,
+    pidfd_id: Some(77),
+};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut values = bytes
         .split(|byte| *byte == 0xFF)
         .map(|value| String::from_utf8(value.to_vec()).ok());
-    let env = ListenEnv {
+    let mut env = ListenEnv {
         pid: values.next().flatten(),
+        pidfd_id: None,
         fds: values.next().flatten(),
         names: values.next().flatten(),
     };
+    let text = values.next().flatten();
+    env.pidfd_id = values.next().flatten();
     check_listen_env(&env);
-    if let Some(text) = values.next().flatten() {
+    if let Some(text) = text {
         let paths = search_paths("greeter", Some(OsStr::new(&text)));
         assert!(paths.iter().all(|path| path.is_absolute()));
         if let Ok(address) = text.parse::<ListenAddr>() {
@@ -36,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
 /// A valid environment names as many sockets as it announces, with names that systemd
 /// can assign; an error is one short line.
 fn check_listen_env(env: &ListenEnv) {
-    match validate(env, OWN_PID) {
+    match validate(env, OWN) {
         Ok(names) if names.is_empty() => {
             let fds = env.fds.as_deref().unwrap_or("0");
             assert!(fds.bytes().all(|byte| byte == b'0'));

@@ -1,6 +1,7 @@
 //! System calls that neither std nor a crate in Debian wraps safely; wraps libc.
 //! The only file that contains `unsafe`.
 
+use std::env;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -28,6 +29,12 @@ pub fn with_fd<T>(number: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
 pub fn into_owned_fd(handle: impl IntoRawFd) -> OwnedFd {
     // SAFETY: `into_raw_fd` gives up the handle's ownership to the caller.
     unsafe { OwnedFd::from_raw_fd(handle.into_raw_fd()) }
+}
+
+/// Unsets a variable of the environment. Must be called before threads start.
+pub fn unset_variable(name: &str) {
+    // SAFETY: there is no other thread that could read the environment.
+    unsafe { env::remove_var(name) };
 }
 
 /// Waits until a descriptor is readable, for at most `timeout` milliseconds; `false`

@@ -10,12 +10,19 @@ use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
 use rustix::system::uname;
 
 /// The host name as uname(2) reports it: no lookup, no file.
 pub fn hostname() -> String {
     uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The identifier of this process that is not reused: the inode number of its pidfd
+/// (pidfd_open(2), Linux 6.9 and newer); `None` if it cannot be asked for.
+pub fn pidfd_id() -> Option<u64> {
+    let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    Some(File::from(pidfd).metadata().ok()?.ino())
 }
 
 /// Whether the process runs as root (geteuid(2)).
@@ -89,4 +96,15 @@ fn socket_identity(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
         .file_type()
         .is_socket()
         .then(|| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pidfd_id_is_the_same_each_time() {
+        assert!(pidfd_id().is_some());
+        assert_eq!(pidfd_id(), pidfd_id());
+    }
 }

@@ -10,7 +10,7 @@ use libsystemd::activation::receive_descriptors;
 
 use crate::error::Error;
 use crate::socket;
-use crate::sys::ffi;
+use crate::sys::{self, ffi};
 
 /// The first passed descriptor: `SD_LISTEN_FDS_START`.
 const LISTEN_FDS_START: RawFd = 3;
@@ -36,15 +36,27 @@ pub struct ListenFd {
     pub is_listening: bool,
 }
 
-/// The values of `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`, as far as they are set.
+/// The values of `LISTEN_PID`, `LISTEN_PIDFDID`, `LISTEN_FDS` and `LISTEN_FDNAMES`, as far
+/// as they are set.
 #[derive(Debug)]
 pub struct ListenEnv {
     /// The process that the sockets are for.
     pub pid: Option<String>,
+    /// The same, as an identifier that is not reused (systemd 259 and newer).
+    pub pidfd_id: Option<String>,
     /// The number of sockets.
     pub fds: Option<String>,
     /// Their names, separated by colons.
     pub names: Option<String>,
+}
+
+/// What identifies a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// Its process ID.
+    pub pid: u32,
+    /// The inode number of its pidfd; `None` if it cannot be asked for.
+    pub pidfd_id: Option<u64>,
 }
 
 /// Why no sockets were received although the environment announces some.
@@ -93,6 +105,7 @@ impl ListenEnv {
     fn read() -> Result<Self, ListenError> {
         Ok(Self {
             pid: read_variable("LISTEN_PID")?,
+            pidfd_id: read_variable("LISTEN_PIDFDID")?,
             fds: read_variable("LISTEN_FDS")?,
             names: read_variable("LISTEN_FDNAMES")?,
         })
@@ -108,7 +121,13 @@ impl ListenEnv {
 /// A variable is invalid, a descriptor cannot be served, or the sockets are for
 /// another process.
 pub fn receive() -> Result<Vec<ListenFd>, ListenError> {
-    let names = validate(&ListenEnv::read()?, std::process::id())?;
+    let env = ListenEnv::read()?;
+    let own = Identity {
+        pid: std::process::id(),
+        // A system call that is needed only if the variable is set.
+        pidfd_id: env.pidfd_id.as_ref().and_then(|_| sys::pidfd_id()),
+    };
+    let names = validate(&env, own)?;
     let count = names.len();
     receive_named(names).map_err(|error| error.with_count(count))
 }
@@ -125,6 +144,8 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
             }
         }
     }
+    // The crate unsets the other variables, and does not know this one.
+    ffi::unset_variable("LISTEN_PIDFDID");
     let descriptors = match receive_descriptors(true) {
         Ok(descriptors) => descriptors,
         // Before 0.6 the crate returned an error if no sockets were passed.
@@ -149,11 +170,11 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
     Ok(sockets.collect())
 }
 
-/// The names of the sockets that are passed to `own_pid`; empty if there are none.
+/// The names of the sockets that are passed to the process `own`; empty if there are none.
 ///
 /// # Errors
 /// A value is invalid, or the sockets are for another process.
-pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, ListenError> {
+pub fn validate(env: &ListenEnv, own: Identity) -> Result<Vec<String>, ListenError> {
     let (pid, fds) = match (&env.pid, &env.fds) {
         (None, None) => return Ok(Vec::new()),
         (Some(_), None) => {
@@ -164,7 +185,10 @@ pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, ListenErro
         }
         (Some(pid), Some(fds)) => (pid, fds),
     };
-    validate_pid(pid, own_pid)?;
+    validate_pid(pid, own.pid)?;
+    if let Some(id) = &env.pidfd_id {
+        validate_pidfd_id(id, own.pidfd_id)?;
+    }
     let count = validate_count(fds)?;
     if count == 0 {
         return Ok(Vec::new());
@@ -177,7 +201,7 @@ pub fn validate(env: &ListenEnv, own_pid: u32) -> Result<Vec<String>, ListenErro
 
 fn validate_pid(pid: &str, own_pid: u32) -> Result<(), ListenError> {
     match parse_decimal(pid) {
-        Some(pid) if pid == own_pid as usize => Ok(()),
+        Some(pid) if pid == u64::from(own_pid) => Ok(()),
         Some(other) if other > 0 && i32::try_from(other).is_ok() => {
             let problem = format!("LISTEN_PID is {other}, but this is process {own_pid}");
             Err(ListenError::ForAnotherProcess(Error::Activation(
@@ -191,8 +215,27 @@ fn validate_pid(pid: &str, own_pid: u32) -> Result<(), ListenError> {
     }
 }
 
+fn validate_pidfd_id(id: &str, own_id: Option<u64>) -> Result<(), ListenError> {
+    let Some(parsed) = parse_decimal(id) else {
+        let problem = format!("invalid LISTEN_PIDFDID {}", quoted(id));
+        return Err(invalid_variable(problem));
+    };
+    match own_id {
+        Some(own_id) if own_id != parsed => {
+            let problem =
+                format!("LISTEN_PIDFDID is {parsed}, but that of this process is {own_id}");
+            Err(ListenError::ForAnotherProcess(Error::Activation(
+                start_from_unit(problem),
+            )))
+        }
+        // LISTEN_PID has decided.
+        _ => Ok(()),
+    }
+}
+
 fn validate_count(fds: &str) -> Result<usize, ListenError> {
-    match parse_decimal(fds) {
+    let count = parse_decimal(fds).map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    match count {
         Some(count) if count <= MAX_FDS => Ok(count),
         Some(_) => Err(invalid_variable(format!(
             "invalid LISTEN_FDS {}: expected at most {MAX_FDS}",
@@ -208,10 +251,19 @@ fn validate_count(fds: &str) -> Result<usize, ListenError> {
 fn validate_names(names: &str, count: usize) -> Result<Vec<String>, ListenError> {
     let names: Vec<&str> = names.split(':').collect();
     if names.len() != count {
-        return Err(invalid_variable(format!(
+        let problem = format!(
             "LISTEN_FDNAMES has {} names, but LISTEN_FDS is {count}",
             names.len()
-        )));
+        );
+        return Err(if names.len() > count {
+            // systemd takes the name of the unit if FileDescriptorName= is not set.
+            invalid(format!(
+                "{problem}: the name of a socket contains a colon; \
+                 set FileDescriptorName= in its socket unit"
+            ))
+        } else {
+            invalid_variable(problem)
+        });
     }
     let mut valid = Vec::with_capacity(count);
     for name in names {
@@ -230,9 +282,9 @@ fn validate_names(names: &str, count: usize) -> Result<Vec<String>, ListenError>
 
 /// Parses digits only, without sign and space. A number that does not fit becomes
 /// the largest one, which is out of every range.
-fn parse_decimal(text: &str) -> Option<usize> {
+fn parse_decimal(text: &str) -> Option<u64> {
     let only_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    only_digits.then(|| text.parse().unwrap_or(usize::MAX))
+    only_digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 /// A value of the environment in quotes, on one line, shortened if it is long.
@@ -277,10 +329,15 @@ mod tests {
     ) {
         let env = ListenEnv {
             pid: pid.map(str::to_owned),
+            pidfd_id: None,
             fds: fds.map(str::to_owned),
             names: names.map(str::to_owned),
         };
-        match (validate(&env, 42), expected) {
+        let own = Identity {
+            pid: 42,
+            pidfd_id: Some(7),
+        };
+        match (validate(&env, own), expected) {
             (Ok(names), Ok(expected)) => assert_eq!(names, expected),
             (Err(error), Err(part)) => {
                 let error = Error::from(error);
@@ -291,6 +348,35 @@ mod tests {
                 );
             }
             (result, expected) => panic!("{result:?} is not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn pidfd_id_must_be_that_of_this_process_if_both_are_known() {
+        let validate_id = |id: &str, own_id| {
+            let env = ListenEnv {
+                pid: Some("42".to_owned()),
+                pidfd_id: Some(id.to_owned()),
+                fds: Some("1".to_owned()),
+                names: None,
+            };
+            let own = Identity {
+                pid: 42,
+                pidfd_id: own_id,
+            };
+            validate(&env, own)
+        };
+        assert!(validate_id("7", Some(7)).is_ok());
+        assert!(validate_id("7", None).is_ok());
+        assert!(matches!(
+            validate_id("8", Some(7)),
+            Err(ListenError::ForAnotherProcess(_))
+        ));
+        for id in ["", "x", "-7", "7 "] {
+            assert!(matches!(
+                validate_id(id, Some(7)),
+                Err(ListenError::Invalid { .. })
+            ));
         }
     }
 
