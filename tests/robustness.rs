@@ -150,6 +150,26 @@ fn signals_of_no_concern_do_not_end_the_service() {
 }
 
 #[test]
+fn sockets_for_another_process_are_no_error_with_a_client_on_stdin() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let mut command = Command::new(GREETER);
+    command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    command.args(["--config", &settings]);
+    command.stdin(OwnedFd::from(accepted)).stdout(Stdio::null());
+    let process = Process::start(&mut command);
+    let mut received = String::new();
+    // The process has the other descriptor of the connection.
+    drop(command);
+    client.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "This socket was passed on stdin/stdout\n");
+    assert!(process.wait().0.success());
+}
+
+#[test]
 fn reload_that_precedes_a_client_applies_to_it() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "message = '0'\n");
@@ -270,7 +290,10 @@ fn connection_limit_is_shared_by_the_listeners() {
         .map(|_| {
             thread::spawn(move || {
                 while Instant::now() < end {
-                    read_tcp(port, b"").unwrap();
+                    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                    stream.read_to_end(&mut Vec::new()).unwrap();
+                    // It holds one of the two connections for a moment.
+                    thread::sleep(Duration::from_millis(2));
                 }
             })
         })
@@ -322,13 +345,30 @@ fn slow_clients_share_the_text_of_the_greeting() {
 }
 
 #[test]
+fn sockets_share_the_text_of_the_greeting() {
+    let directory = TempDir::new();
+    let message = directory.write("large", "x".repeat(1_000_000));
+    let settings = directory.write("g.toml", format!("message_file = '{message}'\n"));
+    let server = Standalone::with(&settings, |command| {
+        for number in 0..200 {
+            command
+                .arg("--listen")
+                .arg(directory.path(&number.to_string()));
+        }
+    });
+    let peak = peak_memory(server.process.pid());
+    assert!(peak < 20_000, "{peak} KiB");
+    server.stop();
+}
+
+#[test]
 fn tables_without_a_text_share_the_default() {
     use std::fmt::Write;
     let directory = TempDir::new();
     let message = directory.write("large", "x".repeat(1_000_000));
     let mut text = format!("message_file = '{message}'\n");
     for number in 0..2000 {
-        writeln!(text, "[greeting.s{number}]").unwrap();
+        writeln!(text, "[greeting.s{number}]\nline_ending = 'lf'").unwrap();
     }
     let server = Standalone::start(&directory.write("g.toml", text));
     let peak = peak_memory(server.process.pid());
