@@ -22,7 +22,6 @@ systemduserunitdir = $(systemddir)/user
 systemdsystempresetdir = $(systemddir)/system-preset
 systemduserpresetdir = $(systemddir)/user-preset
 catalogdir = $(systemddir)/catalog
-sysusersdir = $(prefix)/lib/sysusers.d
 # The root directory of the per-connection services.
 rootdir = $(prefix)/lib/greeter/root
 bashcompletiondir = $(datadir)/bash-completion/completions
@@ -42,7 +41,6 @@ PROGRAM = target/release/greeter
 units = greeter.socket greeter.service \
 	greeter-accepted.socket greeter-accepted@.service \
 	greeter-inet.socket greeter-inet@.service
-systemunits = $(units) greeter-netns.service
 settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
@@ -54,7 +52,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm demo check soak load bench fuzz anomaly sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm demo check check-releases soak load bench fuzz anomaly sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -79,7 +77,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 		$(DESTDIR)$(docdir)/examples \
 		$(DESTDIR)$(systemdsystemunitdir) $(DESTDIR)$(systemduserunitdir) \
 		$(DESTDIR)$(systemdsystempresetdir) $(DESTDIR)$(systemduserpresetdir) \
-		$(DESTDIR)$(sysusersdir) $(DESTDIR)$(catalogdir) \
+		$(DESTDIR)$(catalogdir) \
 		$(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) $(DESTDIR)$(fishcompletiondir)
 	$(INSTALL_PROGRAM) $(PROGRAM) $(DESTDIR)$(bindir)/greeter
 	$(INSTALL) -d $(mountpoints:%=$(DESTDIR)$(rootdir)/%)
@@ -91,16 +89,15 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 			$(INSTALL_DATA) etc/$$name $(DESTDIR)$(sysconfdir)/greeter/; \
 	done
 	@# The units contain the full path of the program, which only this Makefile knows.
-	set -e; for unit in $(systemunits:%=system/%) $(units:%=user/%); do \
+	set -e; for unit in $(units:%=system/%) $(units:%=user/%); do \
 		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
 		to=$(DESTDIR)$$to/$${unit#*/}; \
 		sed -e 's|@bindir@|$(bindir)|g' -e 's|@rootdir@|$(rootdir)|g' \
 			-e 's|@visible@|$(strip /usr $(filter-out /usr/%,$(bindir)))|g' systemd/$$unit >$$to; \
 		chmod 0644 $$to; \
 	done
-	$(INSTALL_DATA) systemd/system/80-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
-	$(INSTALL_DATA) systemd/user/80-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
-	$(INSTALL_DATA) systemd/greeter.sysusers $(DESTDIR)$(sysusersdir)/greeter.conf
+	$(INSTALL_DATA) systemd/system/95-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
+	$(INSTALL_DATA) systemd/user/95-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
 	$(INSTALL_DATA) systemd/greeter.catalog $(DESTDIR)$(catalogdir)/
 	$(INSTALL_DATA) target/man/greeter.toml.5 $(DESTDIR)$(mandir)/man5/
 	$(INSTALL_DATA) target/man/greeter.7 $(DESTDIR)$(mandir)/man7/
@@ -113,11 +110,10 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 
 uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \
-		$(systemunits:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
+		$(units:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
 		$(units:%=$(DESTDIR)$(systemduserunitdir)/%) \
-		$(DESTDIR)$(systemdsystempresetdir)/80-greeter.preset \
-		$(DESTDIR)$(systemduserpresetdir)/80-greeter.preset \
-		$(DESTDIR)$(sysusersdir)/greeter.conf \
+		$(DESTDIR)$(systemdsystempresetdir)/95-greeter.preset \
+		$(DESTDIR)$(systemduserpresetdir)/95-greeter.preset \
 		$(DESTDIR)$(catalogdir)/greeter.catalog \
 		$(DESTDIR)$(mandir)/man5/greeter.toml.5 \
 		$(DESTDIR)$(mandir)/man7/greeter.7 \
@@ -141,6 +137,11 @@ test: man ## run the unit and integration tests
 
 check: ## run all tests, including those of the packages in booted containers
 	tools/check
+
+check-releases: ## test the Debian package on Debian 12, 13 and testing
+	tools/install-deps deb container
+	tools/build-deb
+	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
 
 soak: ## run the load and fault tests at full size (about one hour)
 	tools/install-deps deb container

@@ -8,6 +8,15 @@ templates="greeter-accepted@.service greeter-inet@.service"
 
 boot
 
+# The login account of greetd, as its packages and image builds create it.
+write /usr/lib/sysusers.d/greeter.conf <<'END'
+u greeter - "Greeter daemon" /var/lib/greetd /bin/bash
+m greeter video
+END
+run systemd-sysusers
+accounts=$(run cat /etc/passwd /etc/group)
+expect_match '^greeter:.*:/bin/bash$' echo "$accounts"
+
 check "apt installs the package offline"
 install_greeter
 expect "ii " run dpkg-query --show --showformat='${db:Status-Abbrev}' greeter
@@ -30,8 +39,23 @@ expect "" run systemctl --global preset $sockets
 expect_status 1 run systemctl is-enabled $sockets greeter.service
 expect_status 1 run systemctl --global is-enabled $sockets
 
-check "the user 'greeter' exists and cannot log in"
-expect_match "^greeter:[^:]*:[0-9]+:[0-9]+:[^:]*:/:/usr/sbin/nologin$" run getent passwd greeter
+check "the package creates no account, and leaves that of greetd alone"
+expect_status 2 run getent passwd _greeterd
+expect_match '^u greeter - "Greeter daemon"' run cat /usr/lib/sysusers.d/greeter.conf
+expect "$accounts" run cat /etc/passwd /etc/group
+
+check "presets keep what an administrator has added"
+run sh -c 'sed "s/4000/2525/" /usr/lib/systemd/system/greeter.socket >/etc/systemd/system/greeter-smtp.socket'
+run systemctl daemon-reload
+run systemctl enable --quiet greeter-smtp.socket
+run systemctl preset-all --preset-mode=full >/dev/null 2>&1
+expect enabled run systemctl is-enabled greeter-smtp.socket
+for unit in $sockets greeter.service; do
+	expect_status 1 run systemctl is-enabled "$unit"
+done
+run systemctl disable --quiet greeter-smtp.socket
+run rm /etc/systemd/system/greeter-smtp.socket
+run systemctl daemon-reload
 
 check "the program and the package have the same version"
 expect "greeter $(dpkg-deb --field "$(package)" Version | sed 's/-.*//')" run greeter --version

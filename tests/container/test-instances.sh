@@ -92,7 +92,8 @@ CollectMode=inactive-or-failed
 [Service]
 Type=exec
 ExecStart=/usr/bin/greeter --config greeter-accepted
-User=greeter
+DynamicUser=yes
+User=_greeterd
 LogLevelMax=notice
 END
 run systemctl daemon-reload

@@ -16,6 +16,9 @@ list_files() {
 		-o -path /var/lib/systemd/deb-systemd-helper-enabled -o -path /var/lib/systemd/deb-systemd-user-helper-enabled \
 		-o -path /var/lib/apt \) -prune -o -print | LC_ALL=C sort
 }
+# The account that version 0.1 created, or greetd has created.
+run useradd --system --home-dir / --shell /usr/sbin/nologin greeter
+accounts=$(run cat /etc/passwd /etc/group)
 list_files >"$container/before"
 
 install_greeter
@@ -96,6 +99,33 @@ expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_match '^# the next version$' cat "$container/root/etc/greeter/greeter-inet.toml"
 expect_match . cat "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 
+check "an upgrade that could not start again leaves the running service alone"
+downgrade
+expect $'This is a test\n' greeting 127.0.0.1:4000
+pid=$(property MainPID greeter.service)
+chmod 0600 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
+upgrade
+expect_match "50-test.toml: the service cannot read it, as its mode is 0600; run 'chmod o\+r" cat "$container/apt.log"
+expect_match "correct the settings, then run 'systemctl restart greeter.service'" cat "$container/apt.log"
+expect "$pid" property MainPID greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
+chmod 0644 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
+
+check "an upgrade from 0.1 stops its greeter-netns.service"
+write /etc/systemd/system/greeter-netns.service <<'END'
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=true
+PrivateNetwork=yes
+END
+run systemctl daemon-reload
+run systemctl start greeter-netns.service
+run rm /etc/systemd/system/greeter-netns.service
+downgrade
+upgrade
+expect_status 3 run systemctl is-active greeter-netns.service
+
 check "the removal stops sockets, service and instances, and keeps the settings"
 run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
 expect_within 10 grep -q 'holding 2' "$container/hold.log"
@@ -109,6 +139,7 @@ expect_nothing_failed
 check "the purge removes everything except files that the administrator added"
 run apt purge -y greeter >"$container/apt.log" 2>&1
 expect "/etc/greeter/greeter.toml.d/50-test.toml" run find /etc/greeter -type f
+expect "$accounts" run cat /etc/passwd /etc/group
 rm -r "$container/root/etc/greeter"
 list_files >"$container/after"
 expect "" diff "$container/before" "$container/after"

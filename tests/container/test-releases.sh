@@ -1,0 +1,83 @@
+#!/bin/bash
+# Another release of Debian, with an older or newer systemd: the package of Debian 13
+# installs, all modes greet, and a reload is applied or fails.
+#   tests/container/test-releases.sh [bookworm|trixie|testing]
+suite=${1:-bookworm}
+[[ $suite != --image ]] || suite=bookworm
+export SUITE=$suite
+image=release-$suite packages="binutils"
+. "$(dirname "$0")/lib.sh"
+
+# What older versions of systemd do not know, and ignore.
+unknown="'(RestartSteps|RestartMaxDelaySec|BindLogSockets|PollLimitIntervalSec|PollLimitBurst)'"
+
+boot
+note() { printf '   %s\n' "$*"; }
+note "$(run systemctl --version | head -n 1)"
+
+check "apt installs the package"
+install_greeter
+note "glibc $(run ldd --version | sed -n '1s/.* //p'), the program needs $(run objdump -T /usr/bin/greeter |
+	grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)"
+run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
+
+check "all three modes greet"
+for address in 127.0.0.1 '[::1]'; do
+	expect $'This is a test\n' greeting "$address:4000"
+	expect $'This socket was already accepted\n' greeting "$address:4001"
+	expect $'This socket was passed on stdin/stdout\n' greeting "$address:4002"
+done
+expect_within 10 no_instances
+expect_nothing_failed
+
+check "the units are valid, but for settings that this systemd does not know"
+for unit in greeter.socket greeter.service greeter-accepted.socket greeter-accepted@1.service \
+	greeter-inet.socket greeter-inet@1.service; do
+	run sh -c "systemd-analyze verify --man=no $unit 2>&1 || true" >"$container/verify"
+	expect "" eval "grep -vE \"Unknown key( name)? $unknown|Failed to parse (service type|PrivateTmp=)|Failed to parse Type=.*notify-reload|Invalid PrivateTmp=\" '$container/verify' || true"
+done
+for unit in greeter.service greeter-accepted@1.service greeter-inet@1.service; do
+	expect_status 0 run systemd-analyze security --no-pager --threshold=2 "$unit"
+done
+
+check "the services run as a dynamic user"
+user=$(run stat --format=%u "/proc/$(property MainPID greeter.service)")
+[[ $user -ge 61184 && $user -le 65519 ]] || fail "$user is not the ID of a dynamic user"
+expect_status 0 run sh -c '! getent passwd greeter'
+
+check "a reload with invalid settings fails and changes nothing"
+pid=$(property MainPID greeter.service)
+cursor=$(journal_cursor)
+echo 'mesage = "x"' | write /etc/greeter/greeter.toml.d/50-test.toml
+expect_status 1 run systemctl reload greeter.service
+expect "$pid" property MainPID greeter.service
+expect active run systemctl is-active greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
+expect_match "reload failed: /etc/greeter/greeter.toml.d/50-test.toml:1:1: unknown key 'mesage'; did you mean 'message'" \
+	property StatusText greeter.service
+failures() { journal --after-cursor="$cursor" MESSAGE_ID=48b5678f1a3b4f7d9c085d591f46dbd7 | grep -c . || true; }
+expect_within 10 eval '[[ $(failures) == 1 ]]'
+expect 0 eval "journal --after-cursor='$cursor' SYSLOG_IDENTIFIER=greeter PRIORITY=3 | grep -v 48b5678f1a3b4f7d9c085d591f46dbd7 | grep -c . || true"
+
+check "100 valid reloads: the next client gets the new greeting, one line each"
+cursor=$(journal_cursor)
+expect "" run sh -euc '
+	for number in $(seq 100); do
+		echo "message = \"$number\"" >/etc/greeter/greeter.toml.d/50-test.toml
+		systemctl reload greeter.service
+		greeting=$(socat -u -T 30 TCP:127.0.0.1:4000 -)
+		[ "$greeting" = "$number" ] || echo "$greeting after $number"
+	done'
+expect "$pid" property MainPID greeter.service
+expect 100 eval "journal --after-cursor='$cursor' MESSAGE_ID=d199e71bb35344f7afb51cad54551f7e | grep -c ."
+
+check "a start that fails has its reason in the status"
+run systemctl stop greeter.service
+echo 'mesage = "x"' | write /etc/greeter/greeter.toml.d/50-test.toml
+run socat -u -T 60 TCP:127.0.0.1:4000 - >"$container/waiting" &
+client=$!
+expect_within 10 eval "property StatusText greeter.service | grep -q \"Failed: .*50-test.toml:1:1: unknown key 'mesage'\""
+echo 'message = "repaired"' | write /etc/greeter/greeter.toml.d/50-test.toml
+wait "$client"
+expect repaired cat "$container/waiting"
+end_of_tests
