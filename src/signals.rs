@@ -20,6 +20,17 @@ use crate::sys::ffi;
 /// The handled signals.
 const HANDLED: [i32; 3] = [SIGHUP, SIGTERM, SIGINT];
 
+/// Who has sent a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// The parent process: the service manager.
+    Parent,
+    /// Another process, such as `greeter --reload`.
+    Other,
+    /// Both, before the first of the two signals was seen.
+    Both,
+}
+
 /// Which of the handled signals have arrived.
 #[derive(Debug)]
 pub struct Signals {
@@ -40,15 +51,21 @@ impl Signals {
             reload: Arc::new(AtomicBool::new(false)),
             stop: Arc::new(AtomicBool::new(false)),
         };
+        ffi::record_sighup_senders()?;
         flag::register(SIGHUP, Arc::clone(&signals.reload))?;
         flag::register(SIGTERM, Arc::clone(&signals.stop))?;
         flag::register(SIGINT, Arc::clone(&signals.stop))?;
         Ok(signals)
     }
 
-    /// Whether SIGHUP has arrived since the last call.
-    pub fn take_reload(&self) -> bool {
-        self.reload.swap(false, Ordering::Relaxed)
+    /// Who has sent SIGHUP since the last call; `None` if nobody has.
+    pub fn take_reload(&self) -> Option<Sender> {
+        let is_requested = self.reload.swap(false, Ordering::Relaxed);
+        is_requested.then(|| match ffi::take_sighup_senders() {
+            ffi::SENT_BY_PARENT => Sender::Parent,
+            ffi::SENT_BY_OTHER => Sender::Other,
+            _ => Sender::Both,
+        })
     }
 
     /// Whether SIGHUP has arrived and was not taken.
@@ -104,11 +121,13 @@ mod tests {
     #[test]
     fn arrived_signals_are_taken_once() {
         let signals = Signals::install().unwrap();
-        assert!(!signals.take_reload() && !signals.take_stop());
+        assert!(signals.take_reload().is_none() && !signals.take_stop());
         signal_hook::low_level::raise(SIGHUP).unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
-        assert!(signals.has_reload() && signals.take_reload());
-        assert!(!signals.take_reload());
+        assert!(signals.has_reload());
+        // Tests share the record of who sends signals.
+        assert!(signals.take_reload().is_some());
+        assert_eq!(signals.take_reload(), None);
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert!(signals.take_stop());
     }
@@ -120,7 +139,7 @@ mod tests {
         let wake = WakeSocket::new().unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
         assert!(sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
-        assert!(signals.take_reload());
+        assert!(signals.take_reload().is_some());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::event;
 use crate::mode::Mode;
 use crate::poller::{Poller, Token};
 use crate::settings::{Limits, Settings};
-use crate::signals::{Signals, WakeSocket};
+use crate::signals::{Sender, Signals, WakeSocket};
 use crate::socket::{DiscardBuffer, Interest, ListenSocket, Socket};
 use crate::sockets::ServerSockets;
 use crate::sys;
@@ -50,8 +50,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// long to wait until their greetings are delivered.
 const LAST_ACCEPT_LIMIT: usize = 4096;
 const LAST_ACCEPT_TIMEOUT: Duration = Duration::from_millis(100);
-/// A reload with the same result as the last one is logged only after this long.
-const RELOAD_REPEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How far apart the two signals of one `systemctl reload` are, at most.
+const RELOAD_PAIR_INTERVAL: Duration = Duration::from_secs(1);
 /// Errors of epoll_wait(2) in a row after which the service fails, and how long to
 /// wait after each.
 const MAX_WAIT_ERRORS: u32 = 10;
@@ -77,7 +77,8 @@ pub struct Server<'a> {
     phase: Phase,
     /// The part of the status text about the last reload, if it failed.
     reload_error: String,
-    last_reload: Option<Instant>,
+    /// The last SIGHUP, until the other one of the same `systemctl reload` has arrived.
+    unpaired_reload: Option<(Sender, Instant)>,
     /// What the last status text contained.
     last_status: StatusContent,
     next_status: Instant,
@@ -154,7 +155,7 @@ impl<'a> Server<'a> {
             load_settings,
             phase: Phase::Serving,
             reload_error: String::new(),
-            last_reload: None,
+            unpaired_reload: None,
             last_status: StatusContent::default(),
             next_status: now,
             accept_paused_until: None,
@@ -338,9 +339,10 @@ impl<'a> Server<'a> {
         if self.signals.take_stop() {
             self.begin_drain(now);
         }
-        let is_serving = matches!(self.phase, Phase::Serving);
-        if self.signals.take_reload() && self.is_long_running() && is_serving {
-            self.reload(now);
+        if let Some(sender) = self.signals.take_reload() {
+            if self.is_long_running() && matches!(self.phase, Phase::Serving) {
+                self.reload(sender, now);
+            }
         }
     }
 
@@ -643,26 +645,22 @@ impl<'a> Server<'a> {
     }
 
     /// SIGHUP: loads the settings again; if they are invalid, the current ones are kept.
-    fn reload(&mut self, now: Instant) {
+    fn reload(&mut self, sender: Sender, now: Instant) {
         self.notifier.notify_reloading();
-        // `greeter --reload` sends SIGHUP, and so does systemd (`Type=notify-reload`).
-        let is_recent = self
-            .last_reload
-            .is_some_and(|last| now.duration_since(last) < RELOAD_REPEAT_INTERVAL);
+        let is_second = self.is_second_signal(sender, now);
         match (self.load_settings)() {
             Ok(settings) => {
-                let was_valid = self.reload_error.is_empty();
-                let is_repeated = is_recent && was_valid && settings == self.settings;
+                let is_repeated = self.reload_error.is_empty() && settings == self.settings;
                 self.apply_settings(settings);
                 self.reload_error.clear();
-                if !is_repeated {
+                if !is_second || !is_repeated {
                     log::info!(MESSAGE_ID = event::RELOADED; "settings reloaded");
                     self.warn_misspelt_names();
                 }
             }
             Err(error) => {
                 let reload_error = format!("; reload failed: {error}");
-                if !is_recent || self.reload_error != reload_error {
+                if !is_second || self.reload_error != reload_error {
                     log::error!(
                         MESSAGE_ID = event::RELOAD_FAILED;
                         "reload failed, keeping the current settings: {error}"
@@ -671,10 +669,22 @@ impl<'a> Server<'a> {
                 self.reload_error = reload_error;
             }
         }
-        self.last_reload = Some(Instant::now());
         // In this order: `systemctl status` shows the text when `systemctl reload` returns.
         self.notifier.notify_status(&self.status());
         self.notifier.notify_ready();
+    }
+
+    /// Whether a SIGHUP is the second of one `systemctl reload`: systemd sends one
+    /// (`Type=notify-reload`), and so does `greeter --reload`, in either order.
+    fn is_second_signal(&mut self, sender: Sender, now: Instant) -> bool {
+        let first = self.unpaired_reload.take();
+        let is_second = first.is_some_and(|(first, at)| {
+            first != sender && now.duration_since(at) < RELOAD_PAIR_INTERVAL
+        });
+        if !is_second && sender != Sender::Both {
+            self.unpaired_reload = Some((sender, now));
+        }
+        is_second
     }
 
     /// Applies settings to everything but the open connections.

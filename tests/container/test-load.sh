@@ -55,7 +55,7 @@ check "reloads of invalid and valid settings under load lose no connection"
 start_restart_load
 for _ in {1..5}; do
 	settings <<<'mesage = "x"'
-	run systemctl reload greeter.service
+	expect_status 1 run systemctl reload greeter.service
 	settings <<<'message = "This is a test"'
 	run systemctl reload greeter.service
 done

@@ -77,10 +77,10 @@ for entry in $units; do
 	done < <(invalid_settings)
 done
 
-check "a reload of invalid settings keeps the current ones"
+check "a reload of invalid settings fails and keeps the current ones"
 expect $'This is a test\n' greeting 127.0.0.1:4000
 write /etc/greeter/greeter.toml.d/50-test.toml <<<'mesage = "x"'
-run systemctl reload greeter.service
+expect_status 1 run systemctl reload greeter.service
 expect $'This is a test\n' greeting 127.0.0.1:4000
 journal --unit=greeter.service MESSAGE_ID=48b5678f1a3b4f7d9c085d591f46dbd7 >"$container/errors"
 expect 1 grep -c "'mesage'" "$container/errors"

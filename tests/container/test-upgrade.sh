@@ -124,7 +124,7 @@ run systemctl start greeter-netns.service
 run rm /etc/systemd/system/greeter-netns.service
 downgrade
 upgrade
-expect_status 3 run systemctl is-active greeter-netns.service
+expect "not-found inactive" run sh -c 'systemctl show --value --property=LoadState,ActiveState greeter-netns.service | xargs'
 
 check "the removal stops sockets, service and instances, and keeps the settings"
 run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
