@@ -6,7 +6,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Error numbers of errno(3), and flags of open(2); some differ between architectures.
 pub mod errno {
@@ -86,7 +87,6 @@ pub const SENT_BY_PARENT: u8 = 1;
 pub const SENT_BY_OTHER: u8 = 2;
 
 static SIGHUP_SENDERS: AtomicU8 = AtomicU8::new(0);
-static IS_RECORDING: AtomicBool = AtomicBool::new(false);
 
 /// Records who sends SIGHUP from now on. Must be called before signal-hook handles the
 /// signal: its own handlers do not get this information, and call the one that was
@@ -95,6 +95,13 @@ static IS_RECORDING: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// Those of sigaction(2).
 pub fn record_sighup_senders() -> io::Result<()> {
+    static ONCE: Once = Once::new();
+    let mut result = Ok(());
+    ONCE.call_once(|| result = install_sighup_handler());
+    result
+}
+
+fn install_sighup_handler() -> io::Result<()> {
     extern "C" fn record(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
         // SAFETY: the kernel passes a valid pointer, as SA_SIGINFO is set, and kill(2)
         // sets the field. getppid(2) is async-signal-safe (signal-safety(7)).
@@ -105,9 +112,6 @@ pub fn record_sighup_senders() -> io::Result<()> {
             SENT_BY_OTHER
         };
         SIGHUP_SENDERS.fetch_or(sender, Ordering::Relaxed);
-    }
-    if IS_RECORDING.swap(true, Ordering::Relaxed) {
-        return Ok(());
     }
     let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = record;
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
