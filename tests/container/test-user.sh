@@ -50,7 +50,7 @@ check "a reload of invalid settings fails and keeps the current ones, and the us
 as_user 'echo "mesage = 1" >~/.config/greeter/greeter.toml.d/my.toml
 	! systemctl --user reload greeter.service 2>/dev/null'
 expect $'the main file\n' greeting 127.0.0.1:4000
-as_user 'journalctl --quiet --user --unit=greeter.service --priority=err --lines=1'
+as_user 'journalctl --quiet --user --unit=greeter.service --identifier=greeter --priority=err --lines=1'
 expect_line "/home/alice/.config/greeter/greeter.toml.d/my.toml:1:1: unknown key 'mesage'"
 as_user 'rm ~/.config/greeter/greeter.toml.d/my.toml'
 
