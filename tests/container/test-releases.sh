@@ -9,7 +9,8 @@ image=release-$suite packages="binutils"
 . "$(dirname "$0")/lib.sh"
 
 # What older versions of systemd do not know, and ignore.
-unknown="'(RestartSteps|RestartMaxDelaySec|BindLogSockets|PollLimitIntervalSec|PollLimitBurst)'"
+unknown="Unknown key '(RestartSteps|RestartMaxDelaySec|BindLogSockets|PollLimitIntervalSec|PollLimitBurst)'\
+|Failed to parse service type, ignoring: notify-reload|Failed to parse boolean value, ignoring: disconnected"
 
 boot
 note() { printf '   %s\n' "$*"; }
@@ -34,7 +35,7 @@ check "the units are valid, but for settings that this systemd does not know"
 for unit in greeter.socket greeter.service greeter-accepted.socket greeter-accepted@1.service \
 	greeter-inet.socket greeter-inet@1.service; do
 	run sh -c "systemd-analyze verify --man=no $unit 2>&1 || true" >"$container/verify"
-	expect "" eval "grep -vE \"Unknown key( name)? $unknown|Failed to parse (service type|PrivateTmp=)|Failed to parse Type=.*notify-reload|Invalid PrivateTmp=\" '$container/verify' || true"
+	expect "" eval "grep -vE \"$unknown\" '$container/verify' || true"
 done
 for unit in greeter.service greeter-accepted@1.service greeter-inet@1.service; do
 	expect_status 0 run systemd-analyze security --no-pager --threshold=2 "$unit"
@@ -47,7 +48,6 @@ expect_status 0 run sh -c '! getent passwd greeter'
 
 check "a reload with invalid settings fails and changes nothing"
 pid=$(property MainPID greeter.service)
-cursor=$(journal_cursor)
 echo 'mesage = "x"' | write /etc/greeter/greeter.toml.d/50-test.toml
 expect_status 1 run systemctl reload greeter.service
 expect "$pid" property MainPID greeter.service
@@ -55,12 +55,11 @@ expect active run systemctl is-active greeter.service
 expect $'This is a test\n' greeting 127.0.0.1:4000
 expect_match "reload failed: /etc/greeter/greeter.toml.d/50-test.toml:1:1: unknown key 'mesage'; did you mean 'message'" \
 	property StatusText greeter.service
-failures() { journal --after-cursor="$cursor" MESSAGE_ID=48b5678f1a3b4f7d9c085d591f46dbd7 | grep -c . || true; }
-expect_within 10 eval '[[ $(failures) == 1 ]]'
-expect 0 eval "journal --after-cursor='$cursor' SYSLOG_IDENTIFIER=greeter PRIORITY=3 | grep -v 48b5678f1a3b4f7d9c085d591f46dbd7 | grep -c . || true"
+# One message, from the service, and none from the process that validated.
+expect 1 eval 'journal SYSLOG_IDENTIFIER=greeter PRIORITY=3 | grep -c .'
+expect 1 eval 'journal MESSAGE_ID=48b5678f1a3b4f7d9c085d591f46dbd7 PRIORITY=3 | grep -c .'
 
 check "100 valid reloads: the next client gets the new greeting, one line each"
-cursor=$(journal_cursor)
 expect "" run sh -euc '
 	for number in $(seq 100); do
 		echo "message = \"$number\"" >/etc/greeter/greeter.toml.d/50-test.toml
@@ -69,10 +68,10 @@ expect "" run sh -euc '
 		[ "$greeting" = "$number" ] || echo "$greeting after $number"
 	done'
 expect "$pid" property MainPID greeter.service
-expect 100 eval "journal --after-cursor='$cursor' MESSAGE_ID=d199e71bb35344f7afb51cad54551f7e | grep -c ."
+expect 100 eval 'journal MESSAGE_ID=d199e71bb35344f7afb51cad54551f7e | grep -c .'
 
 check "a start that fails has its reason in the status"
-run systemctl stop greeter.service
+run systemctl stop --no-warn greeter.service
 echo 'mesage = "x"' | write /etc/greeter/greeter.toml.d/50-test.toml
 run socat -u -T 60 TCP:127.0.0.1:4000 - >"$container/waiting" &
 client=$!
