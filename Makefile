@@ -122,6 +122,7 @@ uninstall: ## remove the files installed by `make install` with the same variabl
 		$(DESTDIR)$(zshcompletiondir)/_greeter \
 		$(DESTDIR)$(fishcompletiondir)/greeter.fish
 	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(rootdir)
+	-rmdir $(dir $(DESTDIR)$(rootdir)) 2>/dev/null
 	@# Keep edited settings.
 	@for name in $(settings); do \
 		if cmp -s etc/$$name $(DESTDIR)$(sysconfdir)/greeter/$$name; then \
@@ -190,4 +191,4 @@ clean: ## remove everything that was built, including the Debian images
 	tools/clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24

@@ -41,9 +41,9 @@ as_user 'rm ~/.config/greeter/greeter.toml.d/my.toml && systemctl --user reload 
 expect $'the main file\n' greeting 127.0.0.1:4000
 
 check "--check and --preview read the user's settings with CONFIGURATION_DIRECTORY, as in greeter(7)"
-as_user 'CONFIGURATION_DIRECTORY=~/.config/greeter greeter --check'
+as_user 'greeter --check'
 expect_line '^/home/alice/.config/greeter/greeter.toml: read$'
-as_user 'CONFIGURATION_DIRECTORY=~/.config/greeter greeter --preview'
+as_user 'greeter --preview'
 expect_line '^the main file$'
 
 check "a reload of invalid settings fails and keeps the current ones, and the user's journal has the error"
