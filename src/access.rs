@@ -45,6 +45,9 @@ pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> 
         }
     }
     for directory in directories {
+        if files.contains(&directory) {
+            continue;
+        }
         if let Some((mode, true)) = mode(&directory) {
             if mode & OTHERS_SEARCH == 0 && hides(&directory.join("file")).is_none() {
                 obstacles.push(closed(&directory, mode, "o+x"));
@@ -122,9 +125,9 @@ mod tests {
         );
         check(
             "list",
-            &[("d/", 0o711)],
-            &["d"],
-            &["/d: the service cannot read it, as its mode is 0711; run 'chmod o+rx /d'"],
+            &[("d/", 0o700), ("d/file", 0o644)],
+            &["d", "d/file"],
+            &["/d: the service cannot read it, as its mode is 0700; run 'chmod o+rx /d'"],
         );
         check(
             "empty",

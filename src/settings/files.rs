@@ -312,7 +312,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Unreadable {
         }
         io::ErrorKind::PermissionDenied => {
             "cannot be read: permission denied; make it readable by all (chmod o+r, and o+x on \
-             each directory above it)"
+             each directory above it); the service sees nothing in /home, /root and /tmp"
                 .to_owned()
         }
         _ => format!(

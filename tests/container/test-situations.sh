@@ -88,9 +88,11 @@ situation message-file-hidden-from-instances greeter-accepted <<<'echo x >/srv/n
 check "a drop-in of the unit that may allow it makes obstacles warnings"
 write /etc/systemd/system/greeter.service.d/50-home.conf <<<$'[Service]\nProtectHome=read-only'
 run systemctl daemon-reload
+run systemctl restart greeter.service
 situation message-file-in-home-with-a-drop-in <<<'echo x >/home/notice; echo "message_file = \"/home/notice\"" >greeter.toml.d/50.toml'
 run rm -r /etc/systemd/system/greeter.service.d
 run systemctl daemon-reload
+run systemctl restart greeter.service
 
 # socket NAME: a socket unit on stdin that greeter.service cannot serve.
 socket() {
