@@ -284,7 +284,7 @@ fn socket_target(name: &str, descriptor: &str) -> Target {
 
 /// Calls without an injection: they concern memory, which Rust ends the process
 /// for by design, or the clock or the scheduler, or they cannot fail.
-const NOT_INJECTED: [&str; 26] = [
+const NOT_INJECTED: [&str; 28] = [
     "brk",
     "mmap",
     "munmap",
@@ -293,7 +293,9 @@ const NOT_INJECTED: [&str; 26] = [
     "mprotect",
     "futex",
     "getrandom",
+    "geteuid",
     "getpid",
+    "getppid",
     "gettid",
     "sched_getaffinity",
     "sched_yield",
