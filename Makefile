@@ -107,6 +107,8 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 	$(INSTALL_DATA) completions/greeter.fish $(DESTDIR)$(fishcompletiondir)/greeter.fish
 	$(INSTALL_DATA) $(documents) $(DESTDIR)$(docdir)/
 	$(INSTALL_DATA) $(examples) $(DESTDIR)$(docdir)/examples/
+	@# A package does this itself.
+	@test -n "$(DESTDIR)" || echo "now run: systemctl daemon-reload && journalctl --update-catalog"
 
 uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \

@@ -306,6 +306,8 @@ impl Payload {
     }
 
     /// The position `count` bytes after `position`.
+    ///
+    /// It is the beginning of a piece rather than the end of the one before.
     pub fn advance(&self, position: Position, count: usize) -> Position {
         let Position {
             mut piece,
@@ -367,6 +369,23 @@ fn placeholder_at(text: &[u8], start: usize) -> Result<Placeholder, TemplateErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn position_after_a_piece_is_the_beginning_of_the_next() {
+        let payload = Payload::Text(b"hello".as_slice().into());
+        let start = Position::default();
+        let within = Position {
+            piece: 0,
+            offset: 4,
+        };
+        let end = Position {
+            piece: 1,
+            offset: 0,
+        };
+        assert_eq!(payload.advance(start, 4), within);
+        assert_eq!(payload.advance(within, 1), end);
+        assert_eq!(payload.pieces_from(end).count(), 0);
+    }
 
     #[test]
     fn list_of_placeholders_is_in_the_order_of_the_enum() {

@@ -26,8 +26,8 @@ impl Token {
     fn to_mio(self) -> mio::Token {
         mio::Token(match self {
             Self::Signals => 0,
-            Self::Listener(index) => index << 2 | 1,
-            Self::Connection(key) => key << 2 | 2,
+            Self::Listener(index) => (index << 2) + 1,
+            Self::Connection(key) => (key << 2) + 2,
         })
     }
 

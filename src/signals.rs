@@ -116,11 +116,17 @@ impl AsRawFd for WakeSocket {
 mod tests {
     use super::*;
     use crate::sys;
+    use std::sync::Mutex;
     use std::time::Duration;
+
+    /// A signal reaches every test of the process: one at a time.
+    static SERIAL: Mutex<()> = Mutex::new(());
 
     #[test]
     fn arrived_signals_are_taken_once() {
+        let _serial = SERIAL.lock();
         let signals = Signals::install().unwrap();
+        assert!(!signals.has_reload());
         assert!(signals.take_reload().is_none() && !signals.take_stop());
         signal_hook::low_level::raise(SIGHUP).unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
@@ -135,11 +141,14 @@ mod tests {
     #[test]
     fn signal_makes_the_wake_socket_readable() {
         use std::os::fd::AsFd;
+        let _serial = SERIAL.lock();
         let signals = Signals::install().unwrap();
         let wake = WakeSocket::new().unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
         assert!(sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
         assert!(signals.take_reload().is_some());
+        wake.drain();
+        assert!(!sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
     }
 
     #[test]

@@ -573,6 +573,72 @@ mod tests {
         ));
     }
 
+    /// A TCP connection: the server's end, and the client's.
+    fn tcp_pair() -> (std::net::TcpStream, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    #[test]
+    fn client_is_a_connected_socket_with_an_address() {
+        let (server, _client) = tcp_pair();
+        assert!(is_client(server.as_fd()));
+        let (unnamed, _other) = UnixStream::pair().unwrap();
+        assert!(!is_client(unnamed.as_fd()));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(!is_client(listener.as_fd()));
+        let file = fs::File::open("/dev/null").unwrap();
+        assert!(!is_client(file.as_fd()));
+    }
+
+    #[test]
+    fn connection_that_is_not_served_ends_without_a_reset() {
+        use std::io::{Read, Write};
+        let (server, mut client) = tcp_pair();
+        client.write_all(&[b'x'; 20_000]).unwrap();
+        // All of it has arrived: loopback delivers at once.
+        end_connection(server.as_fd());
+        drop(server);
+        assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
+    }
+
+    #[test]
+    fn all_input_of_a_wake_socket_is_discarded() {
+        for length in [1, 64, 65, 200] {
+            let (read, write) = pair().unwrap();
+            send_nonblocking(write.as_fd(), &vec![b'x'; length]).unwrap();
+            discard_all(&read);
+            let mut buffer = [MaybeUninit::uninit(); 1];
+            let rest = SockRef::from(&read).recv_with_flags(&mut buffer, MSG_DONTWAIT);
+            assert_eq!(rest.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    #[test]
+    fn send_to_a_full_socket_does_not_block() {
+        let (server, _client) = UnixStream::pair().unwrap();
+        let bytes = vec![0; 1 << 20];
+        let sent = send_nonblocking(server.as_fd(), &bytes).unwrap();
+        assert!(sent > 1 && sent < bytes.len());
+        let server = Socket::from(OwnedFd::from(server));
+        let error = server.send(&[IoSlice::new(&bytes)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn wildcard_is_the_unspecified_address() {
+        for (address, expected) in [
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("127.0.0.1:1", false),
+        ] {
+            let address: SocketAddr = address.parse().unwrap();
+            assert_eq!(LocalAddr::Ip(address).is_wildcard(), expected, "{address}");
+        }
+        assert!(!LocalAddr::Unnamed.is_wildcard());
+    }
+
     #[test]
     fn mapped_addresses_are_shown_as_ipv4() {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();

@@ -488,6 +488,7 @@ mod tests {
     use socket2::{Domain, Type};
 
     use crate::mode::Mode;
+    use crate::sys::ffi::errno::{ECONNRESET, ENOTSOCK};
 
     const LIMITS: Limits = Limits {
         connections: 1,
@@ -543,9 +544,43 @@ mod tests {
     #[test]
     fn discarded_input_is_limited_by_linger_bytes() {
         let (mut connection, mut client) = unix_connection(b"");
-        client.write_all(b"0123456789").unwrap();
+        client.write_all(b"0123456").unwrap();
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
+        assert_eq!(
+            advance(&mut connection),
+            Progress::Pending(Interest::Readable)
+        );
+        client.write_all(b"789").unwrap();
         assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Sent));
+        assert_eq!(connection.close_reason(), CloseReason::LingerBytes);
+        assert_eq!(connection.lingered().0, 10);
+    }
+
+    #[test]
+    fn bytes_and_duration_end_with_the_last_byte() {
+        let (mut connection, _client) = unix_connection(b"hello\n");
+        let sent_at = connection.accepted_at + Duration::from_millis(1500);
+        let progress = connection.advance(&mut DiscardBuffer::default(), sent_at);
+        assert_eq!(progress, Progress::GreetingSent);
+        assert_eq!(connection.bytes_sent(), 6);
+        assert_eq!(connection.duration(), Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn failed_service_cuts_off_what_is_not_sent() {
+        let (mut unsent, _client) = unix_connection(b"hello\n");
+        assert_eq!(unsent.abort(), Outcome::CutOff);
+        let (mut sent, _client) = unix_connection(b"hello\n");
+        assert_eq!(advance(&mut sent), Progress::GreetingSent);
+        assert_eq!(sent.abort(), Outcome::Sent);
+        assert_eq!(sent.close_reason(), CloseReason::ServiceFailed);
+    }
+
+    #[test]
+    fn temporary_errors_have_nothing_to_do_with_the_peer() {
+        let check = |errno| is_transient(&io::Error::from_raw_os_error(errno));
+        assert!(check(ENOBUFS) && check(ENOMEM) && check(EINTR));
+        assert!(!check(ECONNRESET) && !check(ENOTSOCK));
     }
 
     #[test]
@@ -575,6 +610,10 @@ mod tests {
             advance(&mut connection),
             Progress::Finished(Outcome::Disconnected)
         );
+        assert!(matches!(
+            connection.close_reason(),
+            CloseReason::SendFailed(_)
+        ));
     }
 
     /// A TCP connection whose peer has no room for the whole greeting.

@@ -2,7 +2,7 @@
 # The recipes of greeter(7) with the programs that they name: the blocks of the manual are
 # installed unchanged, and the log shows the results of the other programs. If a result
 # changes, the manual must be updated.
-image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd"
+image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
 . "$(dirname "$0")/lib.sh"
 
 # -- The manual ------------------------------------------------------------------
