@@ -20,7 +20,8 @@ pub enum LineEnding {
     Raw,
 }
 
-/// A value that a greeting can contain, written as its name between braces.
+/// A value that a greeting can contain, written as its name between braces. What else
+/// a new one needs: ARCHITECTURE.md, "How to add".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placeholder {
     /// The client's IP address.

@@ -490,15 +490,14 @@ mod tests {
     use crate::mode::Mode;
     use crate::sys::ffi::errno::{ECONNRESET, ENOTSOCK};
 
-    const LIMITS: Limits = Limits {
-        connections: 1,
-        connections_per_source: 0,
-        write_timeout: Duration::from_secs(1),
-        linger_timeout: Duration::from_secs(1),
-        linger_bytes: 8,
-        drain_timeout: Duration::from_secs(1),
-        idle_timeout: None,
-    };
+    fn limits() -> Limits {
+        Limits {
+            write_timeout: Duration::from_secs(1),
+            linger_timeout: Duration::from_secs(1),
+            linger_bytes: 8,
+            ..Limits::default()
+        }
+    }
 
     fn connection(socket: OwnedFd, greeting: &[u8]) -> Connection {
         let endpoint = Endpoint {
@@ -511,7 +510,7 @@ mod tests {
             None,
             Rc::new(endpoint),
             Payload::Text(greeting.into()),
-            Rc::new(LIMITS),
+            Rc::new(limits()),
             Instant::now(),
         )
     }
@@ -638,7 +637,7 @@ mod tests {
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
         let sent_at = Instant::now();
         assert_eq!(connection.expire_or_extend(sent_at), None);
-        let late = sent_at + LIMITS.linger_timeout;
+        let late = sent_at + limits().linger_timeout;
         assert_eq!(
             connection.expire_or_extend(late),
             None,
@@ -670,7 +669,7 @@ mod tests {
             extensions += 1;
             assert!(extensions < 10, "no connection may stay open for ever");
         }
-        let limit = LIMITS.linger_timeout + LIMITS.write_timeout;
+        let limit = limits().linger_timeout + limits().write_timeout;
         assert!(connection.deadline() <= Instant::now() + limit);
     }
 }
