@@ -61,10 +61,9 @@ run journalctl --sync
 show journalctl --no-pager --identifier=greeter
 show journalctl --no-pager --output=verbose --lines=1 --unit=greeter.service GREETER_RESULT=sent
 
-heading "Purging the package stops everything; it keeps the user and files added by the administrator"
+heading "Purging the package stops everything; it keeps files added by the administrator"
 prompt '#' apt purge greeter
 run apt purge -y greeter 2>/dev/null | grep -E '^(Removing|Purging)'
 show ss --listening --tcp --no-header
 show find /etc/greeter -type f
-show getent passwd greeter
 destroy_container
