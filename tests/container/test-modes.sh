@@ -15,7 +15,6 @@ for name in greeter greeter-accepted greeter-inet; do
 	write "/etc/systemd/system/$name.socket.d/unix.conf" <<-END
 		[Socket]
 		ListenStream=/run/$name.sock
-		RemoveOnStop=yes
 	END
 done
 run systemctl daemon-reload
@@ -120,4 +119,8 @@ done
 
 check "no instance remains"
 expect_within 30 no_instances
+
+check "the paths of Unix sockets are removed when the sockets stop"
+run systemctl stop greeter.socket greeter-accepted.socket greeter-inet.socket
+expect "" run find /run -maxdepth 1 -name 'greeter*.sock'
 end_of_tests

@@ -122,7 +122,7 @@ program 0 nc -4 -s 192.0.2.7 -p 5555 192.0.2.1 4000
 [[ $output == "You are 192.0.2.7 port 5555, and reached 192.0.2.1" ]] || fail "$output"
 program 0 nc -6 -s 2001:db8::7 -p 5556 2001:db8::1 4000
 [[ $output == "You are 2001:db8::7 port 5556, and reached 2001:db8::1" ]] || fail "$output"
-printf '%s\n' '[Socket]' ListenStream= ListenStream=4000 ListenStream=/run/greeter.sock RemoveOnStop=yes | edit_socket
+printf '%s\n' '[Socket]' ListenStream= ListenStream=4000 ListenStream=/run/greeter.sock | edit_socket
 block "SHOW THE CLIENT'S ADDRESS" | apply_settings
 program 0 nc -4 -s 192.0.2.7 -p 5557 192.0.2.1 4000
 [[ $output == "You are 192.0.2.7 port 5557, and reached 192.0.2.1" ]] || fail "$output"
