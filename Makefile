@@ -142,12 +142,14 @@ check: ## run all tests, including those of the packages in booted containers
 	tools/check
 
 check-releases: ## test the Debian package on Debian 12, 13 and testing
-	tools/install-deps deb container
+	tools/install-deps rust deb container
+	bench/build target/tools
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
 
 soak: ## run the load and fault tests at full size (about one hour)
-	tools/install-deps deb container
+	tools/install-deps rust deb container
+	bench/build target/tools
 	tools/build-deb
 	tests/container/test-modes.sh soak
 	tests/container/test-load.sh soak
