@@ -71,7 +71,7 @@ expect "$pid" property MainPID greeter.service
 expect 100 eval 'journal MESSAGE_ID=d199e71bb35344f7afb51cad54551f7e | grep -c .'
 
 check "a start that fails has its reason in the status"
-run systemctl stop --no-warn greeter.service
+run systemctl stop greeter.service 2>/dev/null
 echo 'mesage = "x"' | write /etc/greeter/greeter.toml.d/50-test.toml
 run socat -u -T 60 TCP:127.0.0.1:4000 - >"$container/waiting" &
 client=$!
