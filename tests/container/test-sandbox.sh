@@ -124,4 +124,27 @@ done
 run journalctl --sync
 expect 0 run sh -c "journalctl --quiet --no-pager --output=export | grep -c $word || true"
 expect_match 'greeted 127.0.0.1' run journalctl --quiet --no-pager --identifier=greeter --lines=1
+
+check "lean-sandbox.conf, installed as it says: a static user, no mount and network namespace"
+run sh -euc 'cd /usr/share/doc/greeter/examples && eval "$(sed -n "s/^#   //p" lean-sandbox.conf)"'
+for mode in accepted inet; do
+	expect_status 0 run systemd-analyze security --no-pager --threshold=24 "greeter-$mode@1.service"
+done
+# A dynamic user of the same name uses the account.
+run systemctl restart greeter.service
+expect _greeterd run stat --format=%U "/proc/$(property MainPID greeter.service)"
+for port in 4001 4002; do
+	run greeter-load "127.0.0.1:$port" --clients 1 --at-once 1 --hold --for 60 >/dev/null &
+	load=$!
+	instance() { pid=$(run pgrep --newest --full -- '--config greeter-(accepted|inet)$'); }
+	expect_within 10 instance
+	expect _greeterd run stat --format=%U "/proc/$pid"
+	for namespace in mnt net; do
+		expect "$(run readlink "/proc/1/ns/$namespace")" run readlink "/proc/$pid/ns/$namespace"
+	done
+	kill "$load"
+	wait "$load" || true
+	expect_within 30 no_instances
+done
+expect_nothing_failed
 end_of_tests
