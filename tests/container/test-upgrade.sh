@@ -111,21 +111,6 @@ expect "$pid" property MainPID greeter.service
 expect $'This is a test\n' greeting 127.0.0.1:4000
 chmod 0644 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 
-check "an upgrade from 0.1 stops its greeter-netns.service"
-write /etc/systemd/system/greeter-netns.service <<'END'
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=true
-PrivateNetwork=yes
-END
-run systemctl daemon-reload
-run systemctl start greeter-netns.service
-run rm /etc/systemd/system/greeter-netns.service
-downgrade
-upgrade
-expect "not-found inactive" run sh -c 'systemctl show --value --property=LoadState,ActiveState greeter-netns.service | xargs'
-
 check "the removal stops sockets, service and instances, and keeps the settings"
 run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
 expect_within 10 grep -q 'holding 2' "$container/hold.log"
@@ -144,4 +129,73 @@ rm -r "$container/root/etc/greeter"
 list_files >"$container/after"
 expect "" diff "$container/before" "$container/after"
 expect_status 1 run sh -c 'ls /var/lib/systemd/deb-systemd-*-helper-enabled/greeter* /etc/systemd/*/*/greeter* 2>/dev/null | grep .'
+
+# -- From version 0.1 -------------------------------------------------------------
+
+destroy_container
+boot
+
+# The login account of greetd, as its packages and image builds create it.
+write /usr/lib/sysusers.d/greetd.conf <<'END'
+u greeter - "Greeter daemon" /var/lib/greetd /bin/bash
+m greeter video
+END
+run systemd-sysusers
+accounts=$(run cat /etc/passwd /etc/group)
+expect_match '^greeter:.*:/var/lib/greetd:/bin/bash$' echo "$accounts"
+
+# Version 0.1: the present program, with the account and the units of that version.
+copy_in "$(package)" /root/packages
+run sh -euc '
+	cd /root/packages
+	dpkg-deb --raw-extract "$1" old
+	cd old
+	sed -i "s/^Version: .*/Version: 0.1.0-0/" DEBIAN/control
+	sed -i "s/^set -e$/&\nsystemd-sysusers greeter.conf/" DEBIAN/postinst
+	mkdir usr/lib/sysusers.d
+	echo "u greeter - \"Greeting service\"" >usr/lib/sysusers.d/greeter.conf
+	cd usr/lib/systemd/system
+	sed -i "/^DynamicUser=/d; s/^User=.*/User=greeter/" greeter*.service
+	sed -i "/^\[Socket\]/i Wants=greeter-netns.service" greeter-*.socket
+	printf "%s\n" "[Unit]" StopWhenUnneeded=yes "[Service]" Type=oneshot RemainAfterExit=yes \
+		ExecStart=true PrivateNetwork=yes >greeter-netns.service
+	cd /root/packages
+	dpkg-deb --build old 0.1.deb' . "${old##*/}" >"$container/0.1.log" || fail "$(cat "$container/0.1.log")"
+
+check "an upgrade from 0.1 reports files that only its account could read, and keeps its process"
+run apt install -y /root/packages/0.1.deb >"$container/apt.log" 2>&1
+echo 'only for the account' | write /etc/greeter/notice
+echo 'message_file = "/etc/greeter/notice"' | write /etc/greeter/greeter.toml.d/50-test.toml
+run chown root:greeter /etc/greeter/notice
+run chmod 0640 /etc/greeter/notice
+run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
+expect $'only for the account\n' greeting 127.0.0.1:4000
+pid=$(property MainPID greeter.service)
+expect greeter run stat --format=%U "/proc/$pid"
+expect active run systemctl is-active greeter-netns.service
+run apt install -y "/root/packages/${old##*/}" >"$container/apt.log" 2>&1
+expect_match "/etc/greeter/notice: the service cannot read it, as its mode is 0640; run 'chmod o\+r /etc/greeter/notice'" \
+	cat "$container/apt.log"
+expect_match "correct the settings, then run 'systemctl restart greeter.service'" cat "$container/apt.log"
+expect "$pid" property MainPID greeter.service
+expect $'only for the account\n' greeting 127.0.0.1:4000
+expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
+
+check "the unit of 0.1 is stopped, and what the messages say helps"
+expect "not-found inactive" run sh -c 'systemctl show --value --property=LoadState,ActiveState greeter-netns.service | xargs'
+run chmod o+r /etc/greeter/notice
+run systemctl restart greeter.service
+expect $'only for the account\n' greeting 127.0.0.1:4000
+user=$(run stat --format=%u "/proc/$(property MainPID greeter.service)")
+[[ $user -ge 61184 && $user -le 65519 ]] || fail "$user is not the ID of a dynamic user"
+run systemctl reload greeter.service
+expect_nothing_failed
+
+check "the account of greetd is unchanged by installation, upgrade, removal and purge"
+expect "$accounts" run cat /etc/passwd /etc/group
+expect_status 1 run test -e /usr/lib/sysusers.d/greeter.conf
+run apt remove -y greeter >"$container/apt.log" 2>&1
+expect "$accounts" run cat /etc/passwd /etc/group
+run apt purge -y greeter >"$container/apt.log" 2>&1
+expect "$accounts" run cat /etc/passwd /etc/group
 end_of_tests
