@@ -72,9 +72,8 @@ macros() { printf '%s\n' "$@" | run xargs -d '\n' -I{} rpm --load=/root/rpm/macr
 expect "$(macros "%systemd_post $sockets greeter.service" "%systemd_user_post $sockets greeter.service")" \
 	eval "script POSTIN | sed '/^# A unit of version 0.1/,\$d'"
 expect "$(macros "%systemd_preun $sockets greeter.service" "%systemd_user_preun $sockets greeter.service")" script PREUN
-expect "$(macros "%systemd_postun_with_restart greeter.service" "%systemd_user_postun_with_restart greeter.service")" \
-	eval "script POSTUN | sed '/^# The running service/,/^if .*--quiet/d; /^:$/,/^fi$/d'"
-expect "3 /bin/sh" run sh -c 'rpm --query --scripts greeter | grep -o "using .*)" | sort | uniq -c | sed "s/ *\([0-9]*\) using \(.*\))/\1 \2/"'
+expect "$(macros "%systemd_postun_with_restart greeter.service" "%systemd_user_postun_with_restart greeter.service")" script POSTUN
+expect "4 /bin/sh" run sh -c 'rpm --query --scripts greeter | grep -o "using .*)" | sort | uniq -c | sed "s/ *\([0-9]*\) using \(.*\))/\1 \2/"'
 
 check "the files and their modes are the same as in the Debian package"
 # The packages differ in the names of licence files, changelog and zsh directory, and
@@ -121,7 +120,7 @@ run sh -euc '
 		/^%(prep|build|check)$/ { drop = 1 }
 		/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
 		/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}"; drop = 1 }
-		/^%(if|pre|post|preun|postun|files)( |$)/ { drop = 0 }
+		/^%(if|pre|post|preun|postun|posttrans|files)( |$)/ { drop = 0 }
 		!drop { print }
 	'\'' greeter.spec >next.spec'
 build_rpm --load=/root/rpm/macros.systemd /root/rpm/next.spec
@@ -146,6 +145,19 @@ expect $'This is a test\n' greeting '[::1]:4000'
 expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
 expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
 expect_nothing_failed
+
+check "an upgrade that could not start again leaves the running service alone"
+pid=$(property MainPID greeter.service)
+echo 'message = "secret"' | write /etc/greeter/greeter.toml.d/50-test.toml
+chmod 0600 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
+dnf upgrade greeter
+expect_match "50-test.toml: the service cannot read it, as its mode is 0600; run 'chmod o\+r" cat "$container/dnf.log"
+expect_match "correct the settings, then run 'systemctl restart greeter.service'" cat "$container/dnf.log"
+expect "$pid" property MainPID greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
+rm -r "$container/root/etc/greeter/greeter.toml.d"
+dnf downgrade greeter
+[[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
 
 check "an upgrade under load keeps the sockets, restarts the service, loses no connection"
 pid=$(property MainPID greeter.service)
