@@ -52,7 +52,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm demo check check-releases soak load bench fuzz anomaly sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -177,6 +177,10 @@ fuzz: ## run each fuzz target with ten million inputs
 anomaly: ## inject each error at each system call (about five minutes)
 	tools/install-deps rust
 	$(CARGO) test --locked --release --test anomaly -- --full
+
+mutants: ## change the source in small ways, and list what no test notices (hours)
+	tools/install-deps rust
+	tools/mutants
 
 sanitize: ## run the socket tests under AddressSanitizer
 	tools/install-deps rust
