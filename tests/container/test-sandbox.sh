@@ -125,6 +125,7 @@ run journalctl --sync
 expect 0 run sh -c "journalctl --quiet --no-pager --output=export | grep -c $word || true"
 expect_match 'greeted 127.0.0.1' run journalctl --quiet --no-pager --identifier=greeter --lines=1
 
+expect_within 60 no_instances
 check "lean-sandbox.conf, installed as it says: a static user, no mount and network namespace"
 run sh -euc 'cd /usr/share/doc/greeter/examples && eval "$(sed -n "s/^#   //p" lean-sandbox.conf)"'
 for mode in accepted inet; do
@@ -134,7 +135,7 @@ done
 run systemctl restart greeter.service
 expect _greeterd run stat --format=%U "/proc/$(property MainPID greeter.service)"
 for port in 4001 4002; do
-	run greeter-load "127.0.0.1:$port" --clients 1 --at-once 1 --hold --for 60 >/dev/null &
+	run greeter-load "127.0.0.1:$port" --clients 1 --at-once 1 --hold --for 2 >/dev/null &
 	load=$!
 	instance() { pid=$(run pgrep --newest --full -- '--config greeter-(accepted|inet)$'); }
 	expect_within 10 instance
@@ -142,7 +143,6 @@ for port in 4001 4002; do
 	for namespace in mnt net; do
 		expect "$(run readlink "/proc/1/ns/$namespace")" run readlink "/proc/$pid/ns/$namespace"
 	done
-	kill "$load"
 	wait "$load" || true
 	expect_within 30 no_instances
 done
