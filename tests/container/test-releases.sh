@@ -15,6 +15,8 @@ unknown="Unknown key '(RestartSteps|RestartMaxDelaySec|BindLogSockets|PollLimitI
 boot
 note() { printf '   %s\n' "$*"; }
 note "$(run systemctl --version | head -n 1)"
+systemd=$(run systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+[[ $systemd -lt 257 ]] || unknown='^$'
 
 check "apt installs the package"
 install_greeter
@@ -34,7 +36,9 @@ expect_nothing_failed
 check "the units are valid, but for settings that this systemd does not know"
 for unit in greeter.socket greeter.service greeter-accepted.socket greeter-accepted@1.service \
 	greeter-inet.socket greeter-inet@1.service; do
-	run sh -c "systemd-analyze verify --man=no $unit 2>&1 || true" >"$container/verify"
+	run sh -c "systemd-analyze verify --man=no $unit 2>&1 || true
+		XDG_RUNTIME_DIR=/run systemd-analyze verify --user --man=no /usr/lib/systemd/user/$unit 2>&1 || true" \
+		>"$container/verify"
 	expect "" eval "grep -vE \"$unknown\" '$container/verify' || true"
 done
 for unit in greeter.service greeter-accepted@1.service greeter-inet@1.service; do
@@ -79,4 +83,25 @@ expect_within 10 eval "property StatusText greeter.service | grep -q \"Failed: .
 echo 'message = "repaired"' | write /etc/greeter/greeter.toml.d/50-test.toml
 wait "$client"
 expect repaired cat "$container/waiting"
+
+check "the user units: an invalid reload fails, the next client after a valid one gets the new greeting"
+run systemctl stop greeter.socket greeter-accepted.socket greeter-inet.socket
+run rm /etc/greeter/greeter.toml.d/50-test.toml
+run useradd --create-home --shell /bin/bash alice
+as_user() { run su --login alice --command "set -e; $1"; }
+as_user 'systemctl --user start greeter.socket
+	mkdir -p .config/greeter/greeter.toml.d'
+expect $'This is a test\n' greeting 127.0.0.1:4000
+expect_status 1 as_user 'echo "mesage = 1" >.config/greeter/greeter.toml.d/50-test.toml
+	systemctl --user reload greeter.service'
+expect $'This is a test\n' greeting 127.0.0.1:4000
+expect_match "reload failed: /home/alice/.config/greeter/greeter.toml.d/50-test.toml:1:1: unknown key 'mesage'" \
+	as_user 'systemctl --user show --value --property=StatusText greeter.service'
+expect "" as_user '
+	for number in $(seq 20); do
+		echo "message = \"$number\"" >.config/greeter/greeter.toml.d/50-test.toml
+		systemctl --user reload greeter.service
+		greeting=$(socat -u -T 30 TCP:127.0.0.1:4000 -)
+		[ "$greeting" = "$number" ] || echo "$greeting after $number"
+	done'
 end_of_tests
