@@ -80,7 +80,8 @@ measure_connection() {
 }
 
 # The same program, started in the same way but without a sandbox, as a reference for
-# the speed of this host.
+# the speed of this host. Its user is static, as a dynamic one has a mount namespace.
+run useradd --system greeter-bare
 write /etc/systemd/system/greeter-bare.socket <<'END'
 [Socket]
 ListenStream=127.0.0.1:4009
@@ -92,8 +93,7 @@ CollectMode=inactive-or-failed
 [Service]
 Type=exec
 ExecStart=/usr/bin/greeter --config greeter-accepted
-DynamicUser=yes
-User=_greeterd
+User=greeter-bare
 LogLevelMax=notice
 END
 run systemctl daemon-reload
