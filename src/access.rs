@@ -14,8 +14,9 @@ const OTHERS_READ: u32 = 0o004;
 const OTHERS_SEARCH: u32 = 0o001;
 
 /// Each obstacle between the service and `files`, an error with a remedy. They need not
-/// exist; a directory among them is one that must be listed. No account exists while no service runs, so
-/// everything must be readable by all. `hides` is what the sandbox hides, and why.
+/// exist; a directory among them is one that must be listed. No account exists while no
+/// service runs, so everything must be readable by all. `hides` tells what the sandbox
+/// hides, and why.
 pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> Vec<Error> {
     let mut obstacles = Vec::new();
     // A directory that many files are in is reported once.

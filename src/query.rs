@@ -159,7 +159,7 @@ impl<'a> Query<'a> {
             return Ok(());
         };
         let properties = properties::show(unit.service, &Unit::ACCESS_PROPERTIES);
-        let changed = unit.changed_properties(&properties);
+        let changed = Unit::changed_properties(&properties);
         if changed.is_empty() {
             for obstacle in obstacles {
                 log::error!(MESSAGE_ID = event::SETTINGS_INVALID; "{obstacle}");

@@ -58,7 +58,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Who has sent SIGHUP since the last call; `None` if nobody has.
+    /// Who has sent SIGHUP since the last call; `None` if it has not arrived.
     pub fn take_reload(&self) -> Option<Sender> {
         let is_requested = self.reload.swap(false, Ordering::Relaxed);
         is_requested.then(|| match ffi::take_sighup_senders() {

@@ -129,9 +129,9 @@ impl ServerSockets {
 
 /// Redirects stdout and stderr to /dev/null if they are a client's socket, so that
 /// nothing that is printed from now on, not even a panic message, reaches a client:
-/// neither the one on stdin (mode inet) nor one that was passed (`StandardError=socket`). A socket with an
-/// address is taken for a client's, whatever the environment says; the stream to the
-/// journal and the socket pairs of sshd(8) have none.
+/// neither the one on stdin (mode inet) nor one that was passed (`StandardError=socket`).
+/// A socket with an address is taken for a client's, whatever the environment says; the
+/// stream to the journal and the socket pairs of sshd(8) have none.
 pub fn detach_client_from_stdio(passed: &[ListenFd]) {
     let stdin = io::stdin();
     if socket::is_client(stdin.as_fd()) {

@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use support::{GREETER, Process, TempDir, free_port, read_tcp};
+use support::{GREETER, Process, Standalone, TempDir};
 
 /// greeter with `--listen` and a settings file.
 struct Service {
-    process: Process,
-    port: u16,
+    server: Standalone,
     directory: TempDir,
     settings: String,
 }
@@ -18,15 +17,8 @@ impl Service {
     fn start(text: &str) -> Self {
         let directory = TempDir::new();
         let settings = directory.write("greeter.toml", text);
-        let port = free_port();
-        let address = format!("127.0.0.1:{port}");
-        let mut command = Command::new(GREETER);
-        command.args(["--listen", &address, "--config", &settings]);
-        let process = Process::start(command.stdout(Stdio::null()));
-        process.expect_stderr("listening on");
         Self {
-            process,
-            port,
+            server: Standalone::start(&settings),
             directory,
             settings,
         }
@@ -37,11 +29,7 @@ impl Service {
     }
 
     fn reload(&self) -> Output {
-        reload(&self.process.pid().to_string(), &self.settings)
-    }
-
-    fn greeting(&self) -> String {
-        String::from_utf8(read_tcp(self.port, b"").unwrap()).unwrap()
+        reload(&self.server.process.pid().to_string(), &self.settings)
     }
 }
 
@@ -64,7 +52,7 @@ fn client_after_a_reload_gets_the_new_greeting() {
         let output = service.reload();
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
         assert!(output.stdout.is_empty());
-        assert_eq!(service.greeting(), format!("{number}\n"));
+        assert_eq!(service.server.read(), format!("{number}\n"));
     }
 }
 
@@ -76,9 +64,10 @@ fn reload_with_invalid_settings_fails_and_changes_nothing() {
     assert_eq!(output.status.code(), Some(78));
     assert!(stderr(&output).contains("greeter.toml:2:1: unknown key 'mesage'"));
     service
+        .server
         .process
         .expect_stderr("reload failed, keeping the current settings: ");
-    assert_eq!(service.greeting(), "old\n");
+    assert_eq!(service.server.read(), "old\n");
 }
 
 /// SIGHUP from the parent process, as systemd sends it (`Type=notify-reload`).
@@ -100,17 +89,17 @@ fn two_signals_of_one_reload_are_logged_once() {
         // systemd 259 and newer signals last, older ones first.
         if number % 2 == 0 {
             service.reload();
-            signal_by_parent(&service.process);
+            signal_by_parent(&service.server.process);
         } else {
-            signal_by_parent(&service.process);
-            service.greeting();
+            signal_by_parent(&service.server.process);
+            service.server.read();
             service.reload();
         }
-        service.greeting();
+        service.server.read();
         reloads += usize::from(!text.starts_with('x'));
     }
-    service.process.signal("-TERM");
-    let (status, log) = service.process.wait();
+    service.server.process.signal("-TERM");
+    let (status, log) = service.server.process.wait();
     assert!(status.success());
     assert_eq!(log.matches("settings reloaded").count(), reloads, "{log}");
     assert_eq!(log.matches("reload failed").count(), 1, "{log}");
@@ -121,14 +110,14 @@ fn each_reload_is_logged() {
     let service = Service::start("message = 'old'");
     for _ in 0..3 {
         service.reload();
-        service.greeting();
+        service.server.read();
     }
     for _ in 0..3 {
-        signal_by_parent(&service.process);
-        service.greeting();
+        signal_by_parent(&service.server.process);
+        service.server.read();
     }
-    service.process.signal("-TERM");
-    let (_, log) = service.process.wait();
+    service.server.process.signal("-TERM");
+    let (_, log) = service.server.process.wait();
     // The last of the first three and the first of the others count as one.
     assert_eq!(log.matches("settings reloaded").count(), 5, "{log}");
 }

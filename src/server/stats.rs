@@ -147,8 +147,8 @@ impl Stats {
             LevelFilter::Warn if outcome == Outcome::Sent => {}
             LevelFilter::Warn => {
                 *self.unlogged.of(outcome) += 1;
-                let next_summary = Instant::now() + SUMMARY_INTERVAL;
-                self.next_summary.get_or_insert(next_summary);
+                self.next_summary
+                    .get_or_insert_with(|| Instant::now() + SUMMARY_INTERVAL);
             }
             LevelFilter::Info | LevelFilter::Debug | LevelFilter::Trace => {
                 if self.rate_limiter.allow() {
