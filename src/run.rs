@@ -47,20 +47,7 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
     };
     let status = match &result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // The reloaded process logs invalid settings itself.
-            if cli.reload.is_none() || failure.error.status() == 1 || !journal::is_stderr() {
-                report(&failure.error, cli);
-            }
-            if !cli.is_query() {
-                // systemctl(1) shows it until the service has started.
-                Notifier::from_environment().notify_status(&format!("Failed: {}", failure.error));
-            }
-            if let Some(socket) = &failure.unserved {
-                server::close_gracefully(socket, &Limits::default());
-            }
-            ExitCode::from(failure.error.status())
-        }
+        Err(failure) => failure.conclude(cli),
     };
     journal::shutdown(result.is_err());
     status
@@ -70,6 +57,25 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
 struct Failure {
     error: Error,
     unserved: Option<Socket>,
+}
+
+impl Failure {
+    /// Reports the error, then ends the connection, as the process may wait for its
+    /// client; returns the exit status.
+    fn conclude(&self, cli: &Cli) -> ExitCode {
+        // The reloaded process logs invalid settings itself.
+        if cli.reload.is_none() || self.error.status() == 1 || !journal::is_stderr() {
+            report(&self.error, cli);
+        }
+        if !cli.is_query() {
+            // systemctl(1) shows it until the service has started.
+            Notifier::from_environment().notify_status(&format!("Failed: {}", self.error));
+        }
+        if let Some(socket) = &self.unserved {
+            server::close_gracefully(socket, &Limits::default());
+        }
+        ExitCode::from(self.error.status())
+    }
 }
 
 impl From<Error> for Failure {

@@ -124,23 +124,22 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
                 None => format!("invalid value {value}: expected {expected}"),
             }
         }
-        _ if message.starts_with("unknown field ") && table_header(&file.text, &span).is_some() => {
-            let header = table_header(&file.text, &span).unwrap_or_default();
-            format!(
+        _ if message.starts_with("unknown field ") => match table_header(&file.text, &span) {
+            Some(header) => format!(
                 "invalid table [greeting.{header}]; a name with a dot needs quotes: \
                  [greeting.\"{header}\"]"
-            )
-        }
-        _ if message.starts_with("unknown field ") => {
-            let key = written.trim_matches(['"', '\'']);
-            let hint = if file.text[..span.start].ends_with('.') {
-                // The name alone says nothing: it is a part of a dotted key.
-                "remove it, or see greeter.toml(5) for the valid keys".to_owned()
-            } else {
-                schema::unknown_key_hint(key, unit)
-            };
-            format!("unknown key '{key}'; {hint}")
-        }
+            ),
+            None => {
+                let key = written.trim_matches(['"', '\'']);
+                let hint = if file.text[..span.start].ends_with('.') {
+                    // The name alone says nothing: it is a part of a dotted key.
+                    "remove it, or see greeter.toml(5) for the valid keys".to_owned()
+                } else {
+                    schema::unknown_key_hint(key, unit)
+                };
+                format!("unknown key '{key}'; {hint}")
+            }
+        },
         // What toml 0.8 reports of an integer that does not fit 64 bits.
         _ if message.contains("number too large") => {
             "number too large; write a smaller one".to_owned()
