@@ -203,6 +203,17 @@ install_greeter() {
 		{ cat "$container/apt.log"; fail "apt cannot install the package"; }
 }
 
+# Creates the login account of greetd, as its packages and image builds do, with the
+# sysusers.d file NAME.conf, and prints all accounts.
+create_greetd_account() {
+	write "/usr/lib/sysusers.d/$1.conf" <<-'END'
+		u greeter - "Greeter daemon" /var/lib/greetd /bin/bash
+		m greeter video
+	END
+	run systemd-sysusers
+	run cat /etc/passwd /etc/group
+}
+
 install_load() {
 	[[ -x $repository/target/tools/greeter-load ]] ||
 		fail "there is no target/tools/greeter-load; run 'make load' first"

@@ -8,13 +8,7 @@ templates="greeter-accepted@.service greeter-inet@.service"
 
 boot
 
-# The login account of greetd, as its packages and image builds create it.
-write /usr/lib/sysusers.d/greeter.conf <<'END'
-u greeter - "Greeter daemon" /var/lib/greetd /bin/bash
-m greeter video
-END
-run systemd-sysusers
-accounts=$(run cat /etc/passwd /etc/group)
+accounts=$(create_greetd_account greeter)
 expect_match '^greeter:.*:/bin/bash$' echo "$accounts"
 
 check "apt installs the package offline"

@@ -135,13 +135,7 @@ expect_status 1 run sh -c 'ls /var/lib/systemd/deb-systemd-*-helper-enabled/gree
 destroy_container
 boot
 
-# The login account of greetd, as its packages and image builds create it.
-write /usr/lib/sysusers.d/greetd.conf <<'END'
-u greeter - "Greeter daemon" /var/lib/greetd /bin/bash
-m greeter video
-END
-run systemd-sysusers
-accounts=$(run cat /etc/passwd /etc/group)
+accounts=$(create_greetd_account greetd)
 expect_match '^greeter:.*:/var/lib/greetd:/bin/bash$' echo "$accounts"
 
 # Version 0.1: the present program, with the account and the units of that version.
