@@ -38,7 +38,7 @@ DESTDIR =
 # The program to install; a package that builds it elsewhere sets this.
 PROGRAM = target/release/greeter
 
-units = greeter.socket greeter.service \
+units = greeter.socket greeter.service greeter@.socket greeter@.service \
 	greeter-accepted.socket greeter-accepted@.service \
 	greeter-inet.socket greeter-inet@.service
 settings = greeter.toml greeter-accepted.toml greeter-inet.toml
