@@ -16,6 +16,7 @@ pub mod systemd;
 
 pub mod greeting;
 mod poller;
+pub mod proxy_protocol;
 mod signals;
 pub mod socket;
 

@@ -41,6 +41,13 @@ impl Token {
     }
 }
 
+fn to_mio(interest: Interest) -> mio::Interest {
+    match interest {
+        Interest::Readable => mio::Interest::READABLE,
+        Interest::ReadableAndWritable => mio::Interest::READABLE | mio::Interest::WRITABLE,
+    }
+}
+
 /// An epoll(7) instance. It is edge-triggered: a socket is reported once for each
 /// change, so it must be used until it returns EAGAIN.
 pub struct Poller {
@@ -70,13 +77,28 @@ impl Poller {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        let interest = match interest {
-            Interest::Readable => mio::Interest::READABLE,
-            Interest::ReadableAndWritable => mio::Interest::READABLE | mio::Interest::WRITABLE,
-        };
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&socket.as_raw_fd()), token.to_mio(), interest)
+        self.poll.registry().register(
+            &mut SourceFd(&socket.as_raw_fd()),
+            token.to_mio(),
+            to_mio(interest),
+        )
+    }
+
+    /// Reports a registered socket when it becomes ready for `interest` instead.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn reregister(
+        &self,
+        socket: &impl AsRawFd,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.poll.registry().reregister(
+            &mut SourceFd(&socket.as_raw_fd()),
+            token.to_mio(),
+            to_mio(interest),
+        )
     }
 
     /// Waits until sockets are ready, or until `timeout` has expired (`None`: without

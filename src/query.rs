@@ -14,12 +14,12 @@ use crate::error::Error;
 use crate::event;
 use crate::greeting::Context;
 use crate::mode::Mode;
-use crate::settings::Settings;
 use crate::settings::files;
 use crate::settings::layers::Layers;
 use crate::settings::load;
 use crate::settings::schema;
 use crate::settings::show;
+use crate::settings::{ProxyProtocol, Settings};
 use crate::socket::LocalAddr;
 use crate::sys;
 use crate::systemd::properties;
@@ -119,11 +119,17 @@ impl<'a> Query<'a> {
             out += &format!("{path}: ignored, because its name is not NAME.toml\n");
         }
         let mode_setting = settings.mode.map_or("auto", Mode::name);
-        let length = render(&settings, mode, mode.socket_name()).len();
-        out += &format!("mode: {mode_setting}\ngreeting: {length} bytes\n");
-        for name in settings.greetings.names() {
+        out += &format!("mode: {mode_setting}\n");
+        let describe = |name: &str| {
             let length = render(&settings, mode, name).len();
-            out += &format!("greeting of sockets named '{name}': {length} bytes\n");
+            match settings.greetings.for_socket(name).proxy_protocol {
+                ProxyProtocol::Off => format!("{length} bytes"),
+                ProxyProtocol::Required => format!("{length} bytes, after a PROXY header"),
+            }
+        };
+        out += &format!("greeting: {}\n", describe(mode.socket_name()));
+        for name in settings.greetings.names() {
+            out += &format!("greeting of sockets named '{name}': {}\n", describe(name));
         }
         // A user unit reads with the permissions of its user, and a reload with those of
         // the service.
@@ -195,7 +201,8 @@ fn user_directory(cli: &Cli) -> Option<OsString> {
 /// The greeting of the sockets named `socket`, as a client at one of the addresses
 /// for documentation (RFC 5737) would receive it.
 fn render(settings: &Settings, mode: Mode, socket: &str) -> Vec<u8> {
-    let payload = settings.greetings.for_socket(socket).render(&Context {
+    let greeting = &settings.greetings.for_socket(socket).greeting;
+    let payload = greeting.render(&Context {
         peer: Some(SocketAddr::from(([192, 0, 2, 1], 49152))),
         local: &LocalAddr::Ip(SocketAddr::from(([192, 0, 2, 2], 4000))),
         hostname: sys::hostname(),

@@ -510,6 +510,15 @@ impl Socket {
         }
     }
 
+    /// Reads what has arrived, at most the size of the buffer; returns how many bytes. 0
+    /// is the peer's EOF.
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        ffi::receive(self.0.as_fd(), buffer)
+    }
+
     /// Reads and discards at most `limit` bytes, and at most the size of the
     /// buffer; returns how many. 0 is the peer's EOF.
     ///

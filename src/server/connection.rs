@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
 use crate::error::os_message;
-use crate::greeting::{Payload, Position};
-use crate::settings::Limits;
+use crate::greeting::{Greeting, Payload, Position};
+use crate::proxy_protocol::{Header, HeaderError, HeaderParser};
+use crate::settings::{Limits, ProxyProtocol, SocketSettings};
 use crate::socket::{DiscardBuffer, Interest, LocalAddr, Socket};
 use crate::sys::ffi::errno::{EINTR, ENOBUFS, ENOMEM};
 
@@ -23,8 +24,13 @@ use crate::sys::ffi::errno::{EINTR, ENOBUFS, ENOMEM};
 const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The same while the service stops.
 const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a PROXY header may still take when the service stops.
+const DRAIN_HEADER_TIMEOUT: Duration = Duration::from_millis(200);
 /// Pieces of a greeting that one system call sends.
 const MAX_PIECES: usize = 16;
+/// Bytes of a PROXY header that one system call receives: more than one that a proxy
+/// sends without TLVs of its own choice.
+const HEADER_BUFFER_LENGTH: usize = 512;
 /// Times that one call of [`Connection::advance`] reads, so that a peer that sends
 /// without end does not occupy the loop.
 const MAX_READS: usize = 16;
@@ -35,13 +41,16 @@ pub struct Connection {
     socket: Socket,
     endpoint: Rc<Endpoint>,
     limits: Rc<Limits>,
-    /// The peer's address; `None` for a Unix socket.
+    /// The client's address, of the PROXY header if that names one; `None` for a Unix
+    /// socket.
     peer: Option<SocketAddr>,
+    /// The address that the client connected to, of the PROXY header.
+    proxied_local: Option<SocketAddr>,
     accepted_at: Instant,
     /// Bytes of the greeting that the kernel has accepted.
     sent: usize,
-    /// Whether the service stops.
-    draining: bool,
+    /// Set while the service stops: when the connection is closed.
+    drain_deadline: Option<Instant>,
     state: State,
     /// Set when it is decided that the connection has to be closed.
     close_reason: CloseReason,
@@ -52,6 +61,10 @@ pub struct Connection {
 pub enum CloseReason {
     /// The client has closed, and its input was read.
     PeerClosed,
+    /// The client has closed, and had not sent a byte of the PROXY header.
+    ClosedUnused,
+    /// The PROXY header is missing or invalid.
+    InvalidHeader(HeaderError),
     /// send(2) failed with this error.
     SendFailed(i32),
     /// The greeting was delivered, and the client has sent `linger_bytes`.
@@ -74,6 +87,8 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PeerClosed => "the client has closed",
+            Self::ClosedUnused => "the client has closed before the PROXY header",
+            Self::InvalidHeader(error) => return error.fmt(f),
             Self::SendFailed(errno) => {
                 let error = io::Error::from_raw_os_error(*errno);
                 return write!(f, "send: {}", os_message(&error));
@@ -92,10 +107,19 @@ impl fmt::Display for CloseReason {
 /// Where a connection stands. Each state has its own deadline.
 #[derive(Debug)]
 enum State {
+    /// The PROXY header is not complete yet.
+    ReceivingHeader {
+        parser: Box<HeaderParser>,
+        greeting: Greeting,
+        /// The end of `header_timeout`, or of [`DRAIN_HEADER_TIMEOUT`].
+        deadline: Instant,
+    },
     /// The kernel has not accepted all of the greeting yet.
     Sending {
         payload: Payload,
         position: Position,
+        /// When sending began: at accept(2), or at the end of the PROXY header.
+        begun_at: Instant,
         /// The end of `write_timeout`, or of `drain_timeout`.
         deadline: Instant,
     },
@@ -115,6 +139,9 @@ enum State {
 /// What [`Connection::advance`] led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
+    /// The PROXY header is complete, and the client's address is known; the greeting is
+    /// next.
+    HeaderReceived,
     /// The kernel has accepted all of the greeting; the FIN follows it.
     GreetingSent,
     /// Nothing can be done before the socket is ready.
@@ -135,8 +162,10 @@ pub enum Outcome {
     Disconnected,
     /// The kernel could not accept all of the greeting within `write_timeout`.
     TimedOut,
-    /// The peer's address has `connections_per_source` open connections.
+    /// The client's address has `connections_per_source` open connections.
     Refused,
+    /// The PROXY header is missing, late or invalid.
+    InvalidHeader,
     /// greeter closed the connection before the greeting was delivered: at the end of
     /// `drain_timeout`, of `write_timeout` and `linger_timeout` together, or because
     /// of an error that ended the service.
@@ -153,29 +182,39 @@ enum Input {
 }
 
 impl Connection {
-    /// A connection that nothing was sent on yet.
+    /// A connection that nothing was sent or received on yet.
     pub fn new(
         socket: Socket,
         peer: Option<SocketAddr>,
         endpoint: Rc<Endpoint>,
-        payload: Payload,
+        settings: &SocketSettings,
         limits: Rc<Limits>,
         now: Instant,
     ) -> Self {
-        let deadline = now + limits.write_timeout;
+        let state = match settings.proxy_protocol {
+            ProxyProtocol::Off => State::Sending {
+                payload: endpoint
+                    .render(&settings.greeting, peer, || endpoint.local_addr_of(&socket)),
+                position: Position::default(),
+                begun_at: now,
+                deadline: now + limits.write_timeout,
+            },
+            ProxyProtocol::Required => State::ReceivingHeader {
+                parser: Box::default(),
+                greeting: settings.greeting.clone(),
+                deadline: now + limits.header_timeout,
+            },
+        };
         Self {
             socket,
             endpoint,
             limits,
             peer,
+            proxied_local: None,
             accepted_at: now,
             sent: 0,
-            draining: false,
-            state: State::Sending {
-                payload,
-                position: Position::default(),
-                deadline,
-            },
+            drain_deadline: None,
+            state,
             close_reason: CloseReason::PeerClosed,
         }
     }
@@ -192,10 +231,18 @@ impl Connection {
 
     /// The address that the client connected to.
     pub fn local_addr(&self) -> LocalAddr {
-        self.endpoint.local_addr_of(&self.socket)
+        match self.proxied_local {
+            Some(address) => LocalAddr::Ip(address),
+            None => self.endpoint.local_addr_of(&self.socket),
+        }
     }
 
-    /// The peer's address; `None` for a Unix socket.
+    /// Whether the client's address is not known yet, as the PROXY header may name it.
+    pub fn is_receiving_header(&self) -> bool {
+        matches!(self.state, State::ReceivingHeader { .. })
+    }
+
+    /// The client's address; `None` for a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
@@ -213,7 +260,7 @@ impl Connection {
     /// From accept(2) until the kernel accepted the last byte, or until now.
     pub fn duration(&self) -> Duration {
         let end = match self.state {
-            State::Sending { .. } => Instant::now(),
+            State::ReceivingHeader { .. } | State::Sending { .. } => Instant::now(),
             State::Closing { sent_at, .. } => sent_at,
         };
         end.duration_since(self.accepted_at)
@@ -228,7 +275,7 @@ impl Connection {
     /// last byte of the greeting; zero if it has not.
     pub fn lingered(&self) -> (usize, Duration) {
         match self.state {
-            State::Sending { .. } => (0, Duration::ZERO),
+            State::ReceivingHeader { .. } | State::Sending { .. } => (0, Duration::ZERO),
             State::Closing {
                 sent_at, discarded, ..
             } => (discarded, sent_at.elapsed()),
@@ -238,7 +285,7 @@ impl Connection {
     /// When [`Connection::expire_or_extend`] has to be called next.
     pub fn deadline(&self) -> Instant {
         match self.state {
-            State::Sending { deadline, .. } => deadline,
+            State::ReceivingHeader { deadline, .. } | State::Sending { deadline, .. } => deadline,
             State::Closing { linger_until, .. } => linger_until,
         }
     }
@@ -246,8 +293,11 @@ impl Connection {
     /// The service stops: what is delivered is closed as soon as its input is read,
     /// the rest has until `deadline`. [`Connection::advance`] must be called next.
     pub fn drain(&mut self, now: Instant, deadline: Instant) {
-        self.draining = true;
+        self.drain_deadline = Some(deadline);
         match &mut self.state {
+            State::ReceivingHeader { deadline: end, .. } => {
+                *end = (now + DRAIN_HEADER_TIMEOUT).min(*end);
+            }
             State::Sending { deadline: end, .. } => *end = deadline.min(*end),
             State::Closing {
                 linger_until,
@@ -277,13 +327,17 @@ impl Connection {
         }
         let check_interval = self.delivery_check_interval();
         match &mut self.state {
+            State::ReceivingHeader { .. } => {
+                self.socket.shutdown_write();
+                self.close_reason = CloseReason::InvalidHeader(HeaderError::Late);
+                Some(Outcome::InvalidHeader)
+            }
             State::Sending { .. } => {
                 self.socket.reset_on_close();
                 self.close_reason = CloseReason::SendExpired;
-                Some(if self.draining {
-                    Outcome::CutOff
-                } else {
-                    Outcome::TimedOut
+                Some(match self.drain_deadline {
+                    Some(_) => Outcome::CutOff,
+                    None => Outcome::TimedOut,
                 })
             }
             State::Closing { hard_deadline, .. } if now >= *hard_deadline => {
@@ -304,9 +358,72 @@ impl Connection {
     /// Does what is possible without blocking, up to the next state.
     pub fn advance(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
         match self.state {
+            State::ReceivingHeader { .. } => self.receive_header(buffer, now),
             State::Sending { .. } => self.send(now),
             State::Closing { .. } => self.discard(buffer, now),
         }
+    }
+
+    fn receive_header(&mut self, discarded: &mut DiscardBuffer, now: Instant) -> Progress {
+        let State::ReceivingHeader {
+            parser, greeting, ..
+        } = &mut self.state
+        else {
+            return Progress::HeaderReceived;
+        };
+        let mut buffer = [0; HEADER_BUFFER_LENGTH];
+        for _ in 0..MAX_READS {
+            let parsed = match self.socket.receive(&mut buffer) {
+                Ok(count) if count > 0 => parser.push(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Progress::Pending(Interest::Readable);
+                }
+                Err(error) if is_transient(&error) => return Progress::RetryLater,
+                // The end of input, or a reset.
+                _ if parser.is_empty() => {
+                    self.close_reason = CloseReason::ClosedUnused;
+                    return Progress::Finished(Outcome::Disconnected);
+                }
+                _ => Err(HeaderError::Incomplete),
+            };
+            match parsed {
+                Ok(None) => {}
+                Ok(Some(header)) => {
+                    let greeting = greeting.clone();
+                    self.begin_sending(header, &greeting, now);
+                    return Progress::HeaderReceived;
+                }
+                Err(error) => {
+                    self.end_without_greeting(CloseReason::InvalidHeader(error), discarded);
+                    return Progress::Finished(Outcome::InvalidHeader);
+                }
+            }
+        }
+        Progress::RetryLater
+    }
+
+    fn begin_sending(&mut self, header: Header, greeting: &Greeting, now: Instant) {
+        if let Header::Proxied {
+            source,
+            destination,
+        } = header
+        {
+            self.peer = Some(source);
+            self.proxied_local = Some(destination);
+        }
+        let mut deadline = now + self.limits.write_timeout;
+        if let Some(drain_deadline) = self.drain_deadline {
+            deadline = drain_deadline.min(deadline);
+        }
+        let payload = self
+            .endpoint
+            .render(greeting, self.peer, || self.local_addr());
+        self.state = State::Sending {
+            payload,
+            position: Position::default(),
+            begun_at: now,
+            deadline,
+        };
     }
 
     fn send(&mut self, now: Instant) -> Progress {
@@ -350,10 +467,13 @@ impl Connection {
     /// Shuts the sending side down; the peer's close is waited for from now on.
     fn begin_close(&mut self, now: Instant) {
         self.socket.shutdown_write();
-        let mut hard_deadline =
-            self.accepted_at + self.limits.write_timeout + self.limits.linger_timeout;
+        let begun_at = match self.state {
+            State::Sending { begun_at, .. } => begun_at,
+            State::ReceivingHeader { .. } | State::Closing { .. } => now,
+        };
+        let mut hard_deadline = begun_at + self.limits.write_timeout + self.limits.linger_timeout;
         let mut linger_until = now + self.limits.linger_timeout;
-        if self.draining {
+        if self.drain_deadline.is_some() {
             hard_deadline = self.deadline();
             linger_until = now;
         }
@@ -427,7 +547,7 @@ impl Connection {
         };
         let decision = if input == Input::Ended {
             return Some(CloseReason::PeerClosed);
-        } else if self.draining {
+        } else if self.drain_deadline.is_some() {
             CloseReason::Stopping
         } else if self.is_over_budget() {
             CloseReason::LingerBytes
@@ -439,10 +559,15 @@ impl Connection {
         self.socket.is_delivered().then_some(decision)
     }
 
-    /// Ends a connection that is refused: FIN, without a greeting. The input that has
-    /// arrived is discarded, so that it does not turn the FIN into a reset.
+    /// Ends a connection that is refused.
     pub fn refuse(&mut self, buffer: &mut DiscardBuffer) {
-        self.close_reason = CloseReason::Refused;
+        self.end_without_greeting(CloseReason::Refused, buffer);
+    }
+
+    /// FIN, without a greeting. The input that has arrived is discarded, so that it does
+    /// not turn the FIN into a reset.
+    fn end_without_greeting(&mut self, reason: CloseReason, buffer: &mut DiscardBuffer) {
+        self.close_reason = reason;
         self.socket.shutdown_write();
         // An error is ignored: the connection is closed in any case.
         let _ = self.socket.discard(buffer, usize::MAX);
@@ -453,6 +578,7 @@ impl Connection {
     pub fn abort(&mut self) -> Outcome {
         self.close_reason = CloseReason::ServiceFailed;
         match self.state {
+            State::ReceivingHeader { .. } => Outcome::CutOff,
             State::Sending { .. } => {
                 self.socket.reset_on_close();
                 Outcome::CutOff
@@ -463,10 +589,9 @@ impl Connection {
     }
 
     fn delivery_check_interval(&self) -> Duration {
-        if self.draining {
-            DRAIN_CHECK_INTERVAL
-        } else {
-            DELIVERY_CHECK_INTERVAL
+        match self.drain_deadline {
+            Some(_) => DRAIN_CHECK_INTERVAL,
+            None => DELIVERY_CHECK_INTERVAL,
         }
     }
 }
@@ -499,17 +624,21 @@ mod tests {
         }
     }
 
-    fn connection(socket: OwnedFd, greeting: &[u8]) -> Connection {
+    fn connection(socket: OwnedFd, greeting: &[u8], proxy_protocol: ProxyProtocol) -> Connection {
         let endpoint = Endpoint {
             name: "test".to_owned(),
             mode: Mode::Accept,
             local_addr: LocalAddr::Unnamed,
         };
+        let settings = SocketSettings {
+            greeting: Greeting::Fixed(Payload::Text(greeting.into())),
+            proxy_protocol,
+        };
         Connection::new(
             Socket::from(socket),
             None,
             Rc::new(endpoint),
-            Payload::Text(greeting.into()),
+            &settings,
             Rc::new(limits()),
             Instant::now(),
         )
@@ -517,7 +646,10 @@ mod tests {
 
     fn unix_connection(greeting: &[u8]) -> (Connection, UnixStream) {
         let (server, client) = UnixStream::pair().unwrap();
-        (connection(server.into(), greeting), client)
+        (
+            connection(server.into(), greeting, ProxyProtocol::Off),
+            client,
+        )
     }
 
     fn advance(connection: &mut Connection) -> Progress {
@@ -563,6 +695,93 @@ mod tests {
         assert_eq!(progress, Progress::GreetingSent);
         assert_eq!(connection.bytes_sent(), 6);
         assert_eq!(connection.duration(), Duration::from_millis(1500));
+    }
+
+    fn connection_with_header() -> (Connection, UnixStream) {
+        let (server, client) = UnixStream::pair().unwrap();
+        let connection = connection(server.into(), b"hello\n", ProxyProtocol::Required);
+        (connection, client)
+    }
+
+    #[test]
+    fn greeting_follows_the_header() {
+        let (mut connection, mut client) = connection_with_header();
+        let pending = Progress::Pending(Interest::Readable);
+        assert_eq!(advance(&mut connection), pending);
+        client.write_all(b"PROXY TCP6 2001:db8::1 ").unwrap();
+        assert_eq!(advance(&mut connection), pending);
+        assert_eq!((connection.peer(), connection.bytes_sent()), (None, 0));
+        client.write_all(b"2001:db8::2 1 2\r\nEHLO\r\n").unwrap();
+        assert!(connection.is_receiving_header());
+        let received_at = connection.accepted_at + Duration::from_millis(900);
+        let progress = connection.advance(&mut DiscardBuffer::default(), received_at);
+        assert_eq!(progress, Progress::HeaderReceived);
+        assert!(!connection.is_receiving_header());
+        assert_eq!(connection.peer(), Some("[2001:db8::1]:1".parse().unwrap()));
+        let local = "[2001:db8::2]:2".parse().unwrap();
+        assert_eq!(connection.local_addr(), LocalAddr::Ip(local));
+        // The time for the greeting begins with the end of the header.
+        assert_eq!(connection.deadline(), received_at + limits().write_timeout);
+        assert_eq!(advance(&mut connection), Progress::GreetingSent);
+    }
+
+    #[test]
+    fn header_has_its_own_timeout() {
+        let (mut connection, mut client) = connection_with_header();
+        client.write_all(b"PROXY").unwrap();
+        assert_eq!(
+            advance(&mut connection),
+            Progress::Pending(Interest::Readable)
+        );
+        let timeout = connection.accepted_at + limits().header_timeout;
+        assert_eq!(connection.deadline(), timeout);
+        let early = timeout - Duration::from_millis(1);
+        assert_eq!(connection.expire_or_extend(early), None);
+        assert_eq!(
+            connection.expire_or_extend(timeout),
+            Some(Outcome::InvalidHeader)
+        );
+        assert_eq!(
+            connection.close_reason(),
+            CloseReason::InvalidHeader(HeaderError::Late)
+        );
+        assert_eq!(connection.abort(), Outcome::CutOff);
+    }
+
+    #[test]
+    fn header_has_200_ms_when_the_service_stops() {
+        let (mut connection, _client) = connection_with_header();
+        let now = connection.accepted_at;
+        connection.drain(now, now + Duration::from_secs(5));
+        assert_eq!(connection.deadline(), now + Duration::from_millis(200));
+        // The end of header_timeout is nearer.
+        let (mut connection, _client) = connection_with_header();
+        let late = connection.accepted_at + limits().header_timeout - Duration::from_millis(50);
+        connection.drain(late, late + Duration::from_secs(5));
+        assert_eq!(connection.deadline(), late + Duration::from_millis(50));
+    }
+
+    #[test]
+    fn closed_without_a_byte_is_gone_and_within_the_header_invalid() {
+        for (bytes, outcome, reason) in [
+            (&b""[..], Outcome::Disconnected, CloseReason::ClosedUnused),
+            (
+                b"PROXY",
+                Outcome::InvalidHeader,
+                CloseReason::InvalidHeader(HeaderError::Incomplete),
+            ),
+            (
+                b"EHLO",
+                Outcome::InvalidHeader,
+                CloseReason::InvalidHeader(HeaderError::Absent),
+            ),
+        ] {
+            let (mut connection, mut client) = connection_with_header();
+            client.write_all(bytes).unwrap();
+            drop(client);
+            assert_eq!(advance(&mut connection), Progress::Finished(outcome));
+            assert_eq!(connection.close_reason(), reason);
+        }
     }
 
     #[test]
@@ -627,7 +846,7 @@ mod tests {
         client.set_recv_buffer_size(4096).unwrap();
         client.connect(&listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let connection = connection(server.into(), &[b'x'; 100_000]);
+        let connection = connection(server.into(), &[b'x'; 100_000], ProxyProtocol::Off);
         (connection, client.into())
     }
 

@@ -51,7 +51,8 @@ struct Slot {
     connection: Connection,
     /// The source that the connection is counted for, if sources are counted.
     source: Option<IpAddr>,
-    registered: bool,
+    /// What epoll(7) reports the connection for, if it is registered.
+    registered: Option<Interest>,
     /// Whether the connection is in `retries`.
     retrying: bool,
 }
@@ -109,16 +110,15 @@ impl Connections {
         stats: &mut Stats,
     ) -> io::Result<()> {
         stats.count_accepted();
-        let limit = connection.limits().connections_per_source;
-        let source = match connection.peer() {
-            Some(peer) if limit > 0 => Some(source_key(peer)),
-            _ => None,
-        };
-        if let Some(source) = source {
-            if !self.per_source.try_add(source, limit) {
-                connection.refuse(&mut self.discard_buffer);
-                stats.record(&connection, Outcome::Refused);
-                return Ok(());
+        let mut source = None;
+        if !connection.is_receiving_header() {
+            match self.per_source.count(&connection) {
+                Ok(counted) => source = counted,
+                Err(TooManyConnections) => {
+                    connection.refuse(&mut self.discard_buffer);
+                    stats.record(&connection, Outcome::Refused);
+                    return Ok(());
+                }
             }
         }
         if let Some(deadline) = self.drain_deadline {
@@ -127,7 +127,7 @@ impl Connections {
         let key = self.slots.insert(Slot {
             connection,
             source,
-            registered: false,
+            registered: None,
             retrying: false,
         });
         self.check_expiry_by(now + self.expiry_interval());
@@ -176,7 +176,10 @@ impl Connections {
             }
             self.recently_greeted.pop_front();
             // The connection may have expired, and its key may have been reused.
-            let is_unregistered = self.slots.get(key).is_some_and(|slot| !slot.registered);
+            let is_unregistered = self
+                .slots
+                .get(key)
+                .is_some_and(|slot| slot.registered.is_none());
             if is_unregistered {
                 self.advance(key, now, poller, stats)?;
             }
@@ -265,18 +268,29 @@ impl Connections {
         poller: &Poller,
         stats: &mut Stats,
     ) -> io::Result<Progress> {
-        let connection = &mut self.slots[key].connection;
-        let progress = connection.advance(&mut self.discard_buffer, now);
+        let slot = &mut self.slots[key];
+        let connection = &mut slot.connection;
+        let mut progress = connection.advance(&mut self.discard_buffer, now);
+        if progress == Progress::HeaderReceived {
+            progress = match self.per_source.count(connection) {
+                Ok(source) => {
+                    slot.source = source;
+                    connection.advance(&mut self.discard_buffer, now)
+                }
+                Err(TooManyConnections) => {
+                    connection.refuse(&mut self.discard_buffer);
+                    Progress::Finished(Outcome::Refused)
+                }
+            };
+        }
         let deadline = connection.deadline();
         match progress {
             Progress::GreetingSent => self.check_expiry_by(now + self.expiry_interval()),
             Progress::Pending(interest) => {
                 self.check_expiry_by(deadline.max(now + self.expiry_interval()));
-                if !self.slots[key].registered {
-                    self.register(key, interest, now, poller)?;
-                }
+                self.register(key, interest, now, poller)?;
             }
-            Progress::RetryLater => self.retry_later(key, now),
+            Progress::HeaderReceived | Progress::RetryLater => self.retry_later(key, now),
             Progress::Finished(outcome) => self.close(key, outcome, stats),
         }
         Ok(progress)
@@ -294,6 +308,7 @@ impl Connections {
         }
     }
 
+    /// Registers a connection with epoll(7), unless it is reported for as much already.
     fn register(
         &mut self,
         key: usize,
@@ -301,10 +316,18 @@ impl Connections {
         now: Instant,
         poller: &Poller,
     ) -> io::Result<()> {
-        let socket = self.slots[key].connection.socket();
-        let result = poller.register(socket, Token::Connection(key), interest);
+        let slot = &mut self.slots[key];
+        let socket = slot.connection.socket();
+        let token = Token::Connection(key);
+        let result = match (slot.registered, interest) {
+            (None, _) => poller.register(socket, token, interest),
+            (Some(Interest::Readable), Interest::ReadableAndWritable) => {
+                poller.reregister(socket, token, interest)
+            }
+            (Some(_), _) => return Ok(()),
+        };
         match result {
-            Ok(()) => self.slots[key].registered = true,
+            Ok(()) => slot.registered = Some(interest),
             Err(_) => self.retry_later(key, now),
         }
         result
@@ -333,7 +356,26 @@ impl Connections {
 #[derive(Debug, Default)]
 struct PerSource(HashMap<IpAddr, u32>);
 
+/// The source of a connection has `connections_per_source` open ones.
+#[derive(Debug)]
+struct TooManyConnections;
+
 impl PerSource {
+    /// Counts the source of a connection, and returns it; `None` if sources are not
+    /// counted.
+    fn count(&mut self, connection: &Connection) -> Result<Option<IpAddr>, TooManyConnections> {
+        let limit = connection.limits().connections_per_source;
+        let source = match connection.peer() {
+            Some(peer) if limit > 0 => source_key(peer),
+            _ => return Ok(None),
+        };
+        if self.try_add(source, limit) {
+            Ok(Some(source))
+        } else {
+            Err(TooManyConnections)
+        }
+    }
+
     /// Counts one more connection, unless the source has `limit` connections.
     fn try_add(&mut self, source: IpAddr, limit: u32) -> bool {
         let count = self.0.entry(source).or_default();

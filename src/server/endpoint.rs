@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use crate::greeting::{Context, Greeting, Payload};
 use crate::mode::Mode;
+use crate::settings::SocketSettings;
 use crate::socket::{LocalAddr, Socket};
 use crate::sys;
 use crate::time_format;
@@ -46,23 +47,26 @@ impl Endpoint {
     }
 
     /// The greeting for this socket: fixed if all its connections are sent the same.
-    pub fn adopt(&self, greeting: &Greeting) -> Greeting {
-        greeting.for_socket(&self.context(None, &self.local_addr))
+    pub fn adopt(&self, settings: &SocketSettings) -> SocketSettings {
+        let context = self.context(None, &self.local_addr);
+        SocketSettings {
+            greeting: settings.greeting.for_socket(&context),
+            proxy_protocol: settings.proxy_protocol,
+        }
     }
 
-    /// The bytes of the greeting for one connection.
+    /// The bytes of the greeting for one connection. `local_addr` is called only if they
+    /// depend on it.
     pub fn render(
         &self,
         greeting: &Greeting,
-        socket: &Socket,
         peer: Option<SocketAddr>,
+        local_addr: impl FnOnce() -> LocalAddr,
     ) -> Payload {
         match greeting {
             // Checked first: the context of a template takes system calls.
             Greeting::Fixed(payload) => payload.clone(),
-            Greeting::Template(template) => {
-                template.render(&self.context(peer, &self.local_addr_of(socket)))
-            }
+            Greeting::Template(template) => template.render(&self.context(peer, &local_addr())),
         }
     }
 

@@ -10,9 +10,8 @@ use super::connection::Connection;
 use super::endpoint::Endpoint;
 use crate::error::{Error, os_message};
 use crate::event;
-use crate::greeting::Greeting;
 use crate::mode::Mode;
-use crate::settings::{Limits, Settings};
+use crate::settings::{Limits, Settings, SocketSettings};
 use crate::socket::{ListenSocket, Socket};
 use crate::sys::ffi::errno::{
     EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EINVAL, EMFILE, ENETDOWN,
@@ -37,7 +36,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Listener {
     socket: ListenSocket,
     endpoint: Rc<Endpoint>,
-    greeting: Greeting,
+    settings: SocketSettings,
     limits: Rc<Limits>,
     may_have_pending: bool,
     /// Transient errors since the last connection.
@@ -81,7 +80,7 @@ impl Listener {
             local_addr: socket.local_addr(),
         };
         Self {
-            greeting: endpoint.adopt(settings.greetings.for_socket(&endpoint.name)),
+            settings: endpoint.adopt(settings.greetings.for_socket(&endpoint.name)),
             limits: Rc::clone(&settings.limits),
             socket,
             endpoint: Rc::new(endpoint),
@@ -94,8 +93,8 @@ impl Listener {
 
     /// Applies new settings to the connections that are accepted from now on.
     pub fn apply_settings(&mut self, settings: &Settings) {
-        let greeting = settings.greetings.for_socket(&self.endpoint.name);
-        self.greeting = self.endpoint.adopt(greeting);
+        let own = settings.greetings.for_socket(&self.endpoint.name);
+        self.settings = self.endpoint.adopt(own);
         self.limits = Rc::clone(&settings.limits);
     }
 
@@ -213,10 +212,9 @@ impl Listener {
 
     /// The connection of an accepted socket, with the greeting and limits in force.
     pub fn connection(&self, socket: Socket, peer: Option<SocketAddr>, now: Instant) -> Connection {
-        let payload = self.endpoint.render(&self.greeting, &socket, peer);
         let endpoint = Rc::clone(&self.endpoint);
         let limits = Rc::clone(&self.limits);
-        Connection::new(socket, peer, endpoint, payload, limits, now)
+        Connection::new(socket, peer, endpoint, &self.settings, limits, now)
     }
 }
 

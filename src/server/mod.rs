@@ -260,11 +260,10 @@ impl<'a> Server<'a> {
             name,
             mode,
         };
-        let greeting = self.settings.greetings.for_socket(&endpoint.name);
-        let payload = endpoint.render(greeting, &socket, peer);
+        let own = self.settings.greetings.for_socket(&endpoint.name).clone();
         let limits = Rc::clone(&self.settings.limits);
         let now = Instant::now();
-        let connection = Connection::new(socket, peer, Rc::new(endpoint), payload, limits, now);
+        let connection = Connection::new(socket, peer, Rc::new(endpoint), &own, limits, now);
         self.add_connection(connection, now);
         self.sweep_greeted(now);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::LevelFilter;
 
-use super::connection::{Connection, Outcome};
+use super::connection::{CloseReason, Connection, Outcome};
 use super::log_rate_limit::LogRateLimiter;
 use super::redact::RedactedAddr;
 use crate::event;
@@ -47,6 +47,8 @@ pub struct Totals {
     pub timeout: u64,
     /// See [`Outcome::Refused`].
     pub refused: u64,
+    /// See [`Outcome::InvalidHeader`].
+    pub invalid_header: u64,
     /// See [`Outcome::CutOff`].
     pub cut_off: u64,
 }
@@ -58,6 +60,7 @@ impl Totals {
             Outcome::Disconnected => &mut self.gone,
             Outcome::TimedOut => &mut self.timeout,
             Outcome::Refused => &mut self.refused,
+            Outcome::InvalidHeader => &mut self.invalid_header,
             Outcome::CutOff => &mut self.cut_off,
         }
     }
@@ -72,6 +75,7 @@ impl Totals {
             (self.gone, "gone"),
             (self.timeout, "timeout"),
             (self.refused, "refused"),
+            (self.invalid_header, "invalid header"),
             (self.cut_off, "cut off"),
         ] {
             if number > 0 {
@@ -145,6 +149,8 @@ impl Stats {
         match log::max_level() {
             LevelFilter::Off | LevelFilter::Error => {}
             LevelFilter::Warn if outcome == Outcome::Sent => {}
+            // A proxy that checks whether the port is open.
+            LevelFilter::Warn if connection.close_reason() == CloseReason::ClosedUnused => {}
             LevelFilter::Warn => {
                 *self.unlogged.of(outcome) += 1;
                 self.next_summary
@@ -188,6 +194,7 @@ impl Stats {
         let peer = RedactedAddr::new(connection.peer(), self.log_peer);
         let local = connection.local_addr().to_string();
         let bytes = connection.bytes_sent();
+        let mut message_id = event::GREETED;
         let (result, message) = match outcome {
             Outcome::Sent => (
                 "sent",
@@ -205,6 +212,14 @@ impl Stats {
                 "refused",
                 format!("refused {peer} on '{socket}': too many connections from this address"),
             ),
+            Outcome::InvalidHeader => {
+                message_id = event::INVALID_HEADER;
+                let reason = connection.close_reason();
+                (
+                    "invalid_header",
+                    format!("no greeting for {peer} on '{socket}': {reason}"),
+                )
+            }
             Outcome::CutOff => (
                 "cut_off",
                 format!(
@@ -213,7 +228,7 @@ impl Stats {
             ),
         };
         log::info!(
-            MESSAGE_ID = event::GREETED,
+            MESSAGE_ID = message_id,
             GREETER_MODE = endpoint.mode.name(),
             GREETER_SOCKET = socket,
             GREETER_PEER = peer.address.as_str(),
@@ -264,6 +279,7 @@ impl Stats {
             GREETER_TOTAL_GONE = totals.gone,
             GREETER_TOTAL_TIMEOUT = totals.timeout,
             GREETER_TOTAL_REFUSED = totals.refused,
+            GREETER_TOTAL_INVALID_HEADER = totals.invalid_header,
             GREETER_TOTAL_CUT_OFF = totals.cut_off;
             "{reason}; {totals}"
         );
@@ -324,17 +340,20 @@ mod tests {
     use std::rc::Rc;
 
     use crate::greeting::{Greeting, LineEnding};
-    use crate::settings::{Greetings, Limits};
+    use crate::settings::{Greetings, Limits, ProxyProtocol, SocketSettings};
 
     fn settings() -> Settings {
-        let greeting = Greeting::parse(b"x", LineEnding::Lf).unwrap();
+        let own = SocketSettings {
+            greeting: Greeting::parse(b"x", LineEnding::Lf).unwrap(),
+            proxy_protocol: ProxyProtocol::Off,
+        };
         Settings {
             mode: None,
             log_level: LevelFilter::Info,
             log_peer: PeerDetail::Full,
             log_exclude: vec!["192.0.2.0/24".parse().unwrap()],
             limits: Rc::new(Limits::default()),
-            greetings: Greetings::new(greeting, BTreeMap::new()),
+            greetings: Greetings::new(own, BTreeMap::new()),
         }
     }
 

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
-use super::PeerDetail;
 use super::files::SettingsFile;
 use super::network::Network;
 use super::schema;
+use super::{PeerDetail, ProxyProtocol};
 use crate::error::Error;
 use crate::greeting::LineEnding;
 use crate::mode::Mode;
@@ -40,6 +40,7 @@ pub(super) struct Fragment {
     pub(super) message: Option<Located<MessageText>>,
     pub(super) message_file: Option<Located<MessagePath>>,
     pub(super) line_ending: Option<Located<Word<LineEnding>>>,
+    pub(super) proxy_protocol: Option<Located<Word<ProxyProtocol>>>,
     pub(super) log_level: Option<Located<Word<LevelFilter>>>,
     pub(super) log_peer: Option<Located<Word<PeerDetail>>>,
     pub(super) log_exclude: Option<Located<NetworkList>>,
@@ -53,6 +54,7 @@ pub(super) struct Fragment {
 pub(super) struct LimitsFragment {
     pub(super) connections: Option<Located<Bounded<ConnectionCount>>>,
     pub(super) connections_per_source: Option<Located<Bounded<ConnectionsPerSource>>>,
+    pub(super) header_timeout: Option<Located<Timeout>>,
     pub(super) write_timeout: Option<Located<Timeout>>,
     pub(super) linger_timeout: Option<Located<Timeout>>,
     pub(super) linger_bytes: Option<Located<Bounded<LingerBytes>>>,
@@ -68,6 +70,7 @@ pub(super) struct GreetingFragment {
     pub(super) message: Option<Located<MessageText>>,
     pub(super) message_file: Option<Located<MessagePath>>,
     pub(super) line_ending: Option<Located<Word<LineEnding>>>,
+    pub(super) proxy_protocol: Option<Located<Word<ProxyProtocol>>>,
 }
 
 /// Parses a file. `unit` is the socket unit that the settings belong to, for hints.
@@ -329,6 +332,11 @@ impl Keyword for Option<Mode> {
 impl Keyword for LineEnding {
     const WORDS: &'static [(&'static str, Self)] =
         &[("lf", Self::Lf), ("crlf", Self::Crlf), ("raw", Self::Raw)];
+}
+
+impl Keyword for ProxyProtocol {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("required", Self::Required)];
 }
 
 impl Keyword for LevelFilter {

@@ -15,7 +15,7 @@ use super::fragment::{
     Word,
 };
 use super::network::Network;
-use super::{Limits, PeerDetail, schema};
+use super::{Limits, PeerDetail, ProxyProtocol, schema};
 use crate::error::Error;
 use crate::greeting::LineEnding;
 use crate::mode::Mode;
@@ -67,6 +67,8 @@ pub struct Merged<'a> {
     pub message: Setting<'a, Message<'a>>,
     /// `line_ending`.
     pub line_ending: Setting<'a, LineEnding>,
+    /// `proxy_protocol`.
+    pub proxy_protocol: Setting<'a, ProxyProtocol>,
     /// `log_level`.
     pub log_level: Setting<'a, LevelFilter>,
     /// `log_peer`.
@@ -100,6 +102,7 @@ impl Merged<'_> {
 pub struct MergedLimits<'a> {
     pub connections: Setting<'a, u32>,
     pub connections_per_source: Setting<'a, u32>,
+    pub header_timeout: Setting<'a, Duration>,
     pub write_timeout: Setting<'a, Duration>,
     pub linger_timeout: Setting<'a, Duration>,
     pub linger_bytes: Setting<'a, u32>,
@@ -114,6 +117,8 @@ pub struct MergedGreeting<'a> {
     pub message: Option<Setting<'a, Message<'a>>>,
     /// `line_ending`.
     pub line_ending: Option<Setting<'a, LineEnding>>,
+    /// `proxy_protocol`.
+    pub proxy_protocol: Option<Setting<'a, ProxyProtocol>>,
 }
 
 impl Layers {
@@ -165,6 +170,11 @@ impl Layers {
                 word,
                 LineEnding::Lf,
             ),
+            proxy_protocol: self.get(
+                |fragment| fragment.proxy_protocol.as_ref(),
+                word,
+                ProxyProtocol::Off,
+            ),
             log_level: self.get(
                 |fragment| fragment.log_level.as_ref(),
                 word,
@@ -197,6 +207,11 @@ impl Layers {
                 |limits| limits.connections_per_source.as_ref(),
                 |count| count.get(),
                 default.connections_per_source,
+            ),
+            header_timeout: self.limit(
+                |limits| limits.header_timeout.as_ref(),
+                |Timeout(duration)| *duration,
+                default.header_timeout,
             ),
             write_timeout: self.limit(
                 |limits| limits.write_timeout.as_ref(),
@@ -233,10 +248,14 @@ impl Layers {
                 let greeting = merged.entry(name.get_ref()).or_default();
                 let message = message(file, table.message.as_ref(), table.message_file.as_ref());
                 let line_ending = table.line_ending.as_ref();
+                let proxy_protocol = table.proxy_protocol.as_ref();
                 greeting.message = message.or(greeting.message.take());
                 greeting.line_ending = line_ending
                     .map(|located| Setting::new(file, located, word))
                     .or(greeting.line_ending.take());
+                greeting.proxy_protocol = proxy_protocol
+                    .map(|located| Setting::new(file, located, word))
+                    .or(greeting.proxy_protocol.take());
             }
         }
         merged

@@ -9,7 +9,7 @@ use log::LevelFilter;
 use super::files;
 use super::layers::{Layers, Merged, MergedLimits, Message, Origin, Setting};
 use super::schema;
-use super::{Greetings, Limits, Settings};
+use super::{Greetings, Limits, Settings, SocketSettings};
 use crate::error::Error;
 use crate::greeting::{Greeting, LineEnding, Placeholder, TemplateError};
 use crate::mode::Mode;
@@ -67,6 +67,7 @@ fn limits(merged: &MergedLimits<'_>) -> Limits {
     Limits {
         connections: merged.connections.value,
         connections_per_source: merged.connections_per_source.value,
+        header_timeout: merged.header_timeout.value,
         write_timeout: merged.write_timeout.value,
         linger_timeout: merged.linger_timeout.value,
         linger_bytes: merged.linger_bytes.value,
@@ -77,17 +78,28 @@ fn limits(merged: &MergedLimits<'_>) -> Limits {
 
 fn greetings(merged: &Merged<'_>) -> Result<Greetings, Error> {
     let mut cache = Cache::default();
-    let default = cache.greeting(&merged.message, merged.line_ending.value)?;
+    let default = SocketSettings {
+        greeting: cache.greeting(&merged.message, merged.line_ending.value)?,
+        proxy_protocol: merged.proxy_protocol.value,
+    };
     let mut by_name = BTreeMap::new();
     for (name, own) in &merged.greetings {
         let greeting = if own.message.is_none() && own.line_ending.is_none() {
-            default.clone()
+            default.greeting.clone()
         } else {
             let message = own.message.as_ref().unwrap_or(&merged.message);
             let line_ending = own.line_ending.as_ref().unwrap_or(&merged.line_ending);
             cache.greeting(message, line_ending.value)?
         };
-        by_name.insert((*name).to_owned(), greeting);
+        let proxy_protocol = own
+            .proxy_protocol
+            .as_ref()
+            .unwrap_or(&merged.proxy_protocol);
+        let own = SocketSettings {
+            greeting,
+            proxy_protocol: proxy_protocol.value,
+        };
+        by_name.insert((*name).to_owned(), own);
     }
     Ok(Greetings::new(default, by_name))
 }
@@ -202,8 +214,8 @@ mod tests {
     use std::time::Duration;
 
     use crate::greeting::Payload;
-    use crate::settings::PeerDetail;
     use crate::settings::files::SettingsFile;
+    use crate::settings::{PeerDetail, ProxyProtocol};
 
     /// The settings of files in a directory of their own; the first is the main file.
     fn load(test: &str, files: &[(&str, &str)]) -> Result<Settings, Error> {
@@ -280,7 +292,8 @@ mod tests {
         for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
             let settings = without_files(Some(mode));
             let expected = Greeting::parse(mode.default_message().as_bytes(), LineEnding::Lf);
-            assert_eq!(settings.greetings.for_socket("any"), &expected.unwrap());
+            let own = settings.greetings.for_socket("any");
+            assert_eq!(own.greeting, expected.unwrap());
         }
         let inet = "This socket was passed on stdin/stdout";
         assert_eq!(Mode::Inet.default_message(), inet);
@@ -308,7 +321,30 @@ mod tests {
         assert_eq!(settings.limits.linger_bytes, 7);
         for (socket, ending) in [("other", LineEnding::Lf), ("x", LineEnding::Crlf)] {
             let expected = Greeting::parse(b"from a file", ending).unwrap();
-            assert_eq!(settings.greetings.for_socket(socket), &expected);
+            assert_eq!(settings.greetings.for_socket(socket).greeting, expected);
+        }
+    }
+
+    #[test]
+    fn proxy_protocol_of_a_greeting_overrides_the_general_one() {
+        let settings = load(
+            "proxy-protocol",
+            &[(
+                "greeter.toml",
+                "proxy_protocol = 'required'\nmessage = 'a'\n[greeting.x]\n\
+                 proxy_protocol = 'off'\n[greeting.y]\nmessage = 'b'\n",
+            )],
+        )
+        .unwrap();
+        for (socket, proxy_protocol, message) in [
+            ("other", ProxyProtocol::Required, "a"),
+            ("x", ProxyProtocol::Off, "a"),
+            ("y", ProxyProtocol::Required, "b"),
+        ] {
+            let own = settings.greetings.for_socket(socket);
+            assert_eq!(own.proxy_protocol, proxy_protocol, "{socket}");
+            let greeting = Greeting::parse(message.as_bytes(), LineEnding::Lf);
+            assert_eq!(own.greeting, greeting.unwrap(), "{socket}");
         }
     }
 
@@ -327,7 +363,7 @@ mod tests {
             ],
         )
         .unwrap();
-        let text = |name| match settings.greetings.for_socket(name) {
+        let text = |name| match &settings.greetings.for_socket(name).greeting {
             Greeting::Fixed(Payload::Text(text)) => Rc::as_ptr(text),
             other => panic!("{other:?}"),
         };

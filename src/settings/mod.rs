@@ -50,6 +50,15 @@ pub enum PeerDetail {
     None,
 }
 
+/// Whether connections begin with a header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// The greeting is sent at once.
+    Off,
+    /// The greeting is sent after a valid header.
+    Required,
+}
+
 /// Resource limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -58,6 +67,8 @@ pub struct Limits {
     /// Maximum number of open connections from one IPv4 address or IPv6 /64; 0 is
     /// unlimited.
     pub connections_per_source: u32,
+    /// How long a client may take to send the PROXY header.
+    pub header_timeout: Duration,
     /// How long a client may take to receive the greeting.
     pub write_timeout: Duration,
     /// How long to wait for the peer to close after that.
@@ -76,6 +87,7 @@ impl Default for Limits {
         Self {
             connections: 1024,
             connections_per_source: 0,
+            header_timeout: Duration::from_secs(3),
             write_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(2),
             linger_bytes: 65536,
@@ -85,21 +97,30 @@ impl Default for Limits {
     }
 }
 
+/// What the clients of a socket get, and what they have to send before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketSettings {
+    /// The greeting.
+    pub greeting: Greeting,
+    /// The header before it.
+    pub proxy_protocol: ProxyProtocol,
+}
+
 /// The greetings by socket name. Those with the same text share it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Greetings {
-    default: Greeting,
-    by_name: BTreeMap<String, Greeting>,
+    default: SocketSettings,
+    by_name: BTreeMap<String, SocketSettings>,
 }
 
 impl Greetings {
     /// `default` is for the sockets that `by_name` does not contain.
-    pub fn new(default: Greeting, by_name: BTreeMap<String, Greeting>) -> Self {
+    pub fn new(default: SocketSettings, by_name: BTreeMap<String, SocketSettings>) -> Self {
         Self { default, by_name }
     }
 
     /// The greeting of the sockets named `name`.
-    pub fn for_socket(&self, name: &str) -> &Greeting {
+    pub fn for_socket(&self, name: &str) -> &SocketSettings {
         self.by_name.get(name).unwrap_or(&self.default)
     }
 

@@ -25,11 +25,13 @@ pub const KEYS: &[Key] = &[
     key("", "message", ""),
     key("", "message_file", ""),
     key("", "line_ending", "\"lf\""),
+    key("", "proxy_protocol", "\"off\""),
     key("", "log_level", "\"info\""),
     key("", "log_peer", "\"full\""),
     key("", "log_exclude", "[]"),
     key("limits", "connections", "1024"),
     key("limits", "connections_per_source", "0"),
+    key("limits", "header_timeout", "\"3s\""),
     key("limits", "write_timeout", "\"10s\""),
     key("limits", "linger_timeout", "\"2s\""),
     key("limits", "linger_bytes", "65536"),
@@ -38,6 +40,7 @@ pub const KEYS: &[Key] = &[
     key("greeting.NAME", "message", ""),
     key("greeting.NAME", "message_file", ""),
     key("greeting.NAME", "line_ending", ""),
+    key("greeting.NAME", "proxy_protocol", ""),
 ];
 
 /// The tables; a hint can suggest their names, too.

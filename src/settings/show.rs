@@ -20,6 +20,7 @@ pub fn show(layers: &Layers, mode: Mode) -> String {
     output.word("mode", &merged.mode);
     output.message("", &merged.message);
     output.word("line_ending", &merged.line_ending);
+    output.word("proxy_protocol", &merged.proxy_protocol);
     output.word("log_level", &merged.log_level);
     output.word("log_peer", &merged.log_peer);
     output.networks("log_exclude", &merged.log_exclude);
@@ -29,6 +30,7 @@ pub fn show(layers: &Layers, mode: Mode) -> String {
         "limits.connections_per_source",
         &limits.connections_per_source,
     );
+    output.duration("limits.header_timeout", &limits.header_timeout);
     output.duration("limits.write_timeout", &limits.write_timeout);
     output.duration("limits.linger_timeout", &limits.linger_timeout);
     output.number("limits.linger_bytes", &limits.linger_bytes);
@@ -46,6 +48,9 @@ pub fn show(layers: &Layers, mode: Mode) -> String {
         }
         if let Some(line_ending) = &greeting.line_ending {
             output.word(&format!("{table}line_ending"), line_ending);
+        }
+        if let Some(proxy_protocol) = &greeting.proxy_protocol {
+            output.word(&format!("{table}proxy_protocol"), proxy_protocol);
         }
     }
     output.text

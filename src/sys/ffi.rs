@@ -75,6 +75,17 @@ pub fn is_writable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLOUT, 0)
 }
 
+/// Receives what has arrived on a socket, without blocking.
+///
+/// # Errors
+/// Those of recv(2); `WouldBlock` if nothing has arrived.
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let start = buffer.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most the length of the buffer to it.
+    let length = unsafe { libc::recv(fd.as_raw_fd(), start, buffer.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
 fn poll(fd: BorrowedFd<'_>, events: i16, timeout: i32) -> bool {
     let mut entry = libc::pollfd {
         fd: fd.as_raw_fd(),
