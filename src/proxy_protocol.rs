@@ -66,21 +66,14 @@ impl fmt::Display for HeaderError {
     }
 }
 
-/// Takes a header byte by byte, so that it does not matter how it was split on its way.
-#[derive(Debug, Clone)]
+/// Takes a header in parts; the result does not depend on how it was split on its way.
+#[derive(Debug, Clone, Default)]
 pub struct HeaderParser {
-    /// What is needed of the bytes so far; those of TLVs are only counted.
-    bytes: [u8; MAX_LENGTH_1],
+    /// The first bytes, as many as a header of version 1 can have, and more than
+    /// version 2 has before its TLVs.
+    bytes: Vec<u8>,
+    /// How many bytes have arrived.
     length: usize,
-}
-
-impl Default for HeaderParser {
-    fn default() -> Self {
-        Self {
-            bytes: [0; MAX_LENGTH_1],
-            length: 0,
-        }
-    }
 }
 
 impl HeaderParser {
@@ -95,68 +88,57 @@ impl HeaderParser {
     /// # Errors
     /// The first byte that cannot belong to a valid header, and a missing line end.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
-        let mut bytes = bytes;
-        while let Some((byte, rest)) = bytes.split_first() {
-            match self.bytes.get_mut(self.length) {
-                Some(stored) => {
-                    *stored = *byte;
-                    self.length += 1;
-                    bytes = rest;
-                }
-                // Only TLVs of version 2 come so late.
-                None => {
-                    let total = FIXED_LENGTH_2 + rest_length(&self.bytes);
-                    let count = total.saturating_sub(self.length).min(bytes.len());
-                    self.length += count;
-                    bytes = &bytes[count..];
-                }
-            }
-            if let Some(header) = self.parse()? {
-                return Ok(Some(header));
-            }
+        let first = &bytes[..bytes.len().min(MAX_LENGTH_1 - self.bytes.len())];
+        self.length += bytes.len();
+        if !self.bytes.is_empty() {
+            self.bytes.extend(first);
+            return parse(&self.bytes, self.length);
         }
-        Ok(None)
+        // Almost every header arrives whole, and needs no copy.
+        let parsed = parse(first, self.length)?;
+        if parsed.is_none() {
+            self.bytes.extend(first);
+        }
+        Ok(parsed)
     }
+}
 
-    /// The header, if the last byte has completed it.
-    fn parse(&self) -> Result<Option<Header>, HeaderError> {
-        let bytes = &self.bytes[..self.length.min(MAX_LENGTH_1)];
-        if bytes.starts_with(SIGNATURE_2) {
-            return parse_version_2(bytes, self.length);
-        }
-        if bytes.starts_with(SIGNATURE_1) {
-            return parse_version_1(bytes);
-        }
-        if SIGNATURE_1.starts_with(bytes) || SIGNATURE_2.starts_with(bytes) {
-            return Ok(None);
-        }
-        Err(HeaderError::Absent)
+/// Parses the first bytes of `length`.
+fn parse(bytes: &[u8], length: usize) -> Result<Option<Header>, HeaderError> {
+    if bytes.starts_with(SIGNATURE_1) {
+        return parse_version_1(bytes);
     }
+    if bytes.starts_with(SIGNATURE_2) {
+        return parse_version_2(bytes, length);
+    }
+    if SIGNATURE_1.starts_with(bytes) || SIGNATURE_2.starts_with(bytes) {
+        return Ok(None);
+    }
+    Err(HeaderError::Absent)
 }
 
 /// Section 2.1: one line, `PROXY TCP4 192.0.2.1 198.51.100.1 49152 25` and CR LF.
 fn parse_version_1(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
-    let Some(line) = bytes.strip_suffix(b"\n") else {
-        // Only a line end may follow CR.
-        let is_broken = bytes.iter().rev().nth(1) == Some(&b'\r');
-        return match bytes.len() {
-            _ if is_broken => Err(HeaderError::Malformed),
-            MAX_LENGTH_1 => Err(HeaderError::TooLong),
-            _ => Ok(None),
-        };
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = match end.map(|end| (end, &bytes[end..])) {
+        Some((end, [b'\r', b'\n', ..])) => &bytes[SIGNATURE_1.len()..end],
+        None | Some((_, [b'\r'])) if bytes.len() < MAX_LENGTH_1 => return Ok(None),
+        None | Some((_, [b'\r'])) => return Err(HeaderError::TooLong),
+        Some(_) => return Err(HeaderError::Malformed),
     };
-    let line = line.strip_suffix(b"\r").ok_or(HeaderError::Malformed)?;
-    let line = str::from_utf8(&line[SIGNATURE_1.len()..]).map_err(|_| HeaderError::Malformed)?;
+    let line = str::from_utf8(line).map_err(|_| HeaderError::Malformed)?;
     // What follows "UNKNOWN" is to be ignored.
     if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
         return Ok(Some(Header::Own));
     }
-    let fields: Vec<&str> = line.split(' ').collect();
-    let header = match fields[..] {
-        ["TCP4", source, destination, source_port, destination_port] => {
+    let mut words = line.split(' ');
+    let fields = [(); 5].map(|()| words.next().unwrap_or_default());
+    let [family, source, destination, source_port, destination_port] = fields;
+    let header = match (family, words.next()) {
+        ("TCP4", None) => {
             proxied::<Ipv4Addr>([source, destination], [source_port, destination_port])
         }
-        ["TCP6", source, destination, source_port, destination_port] => {
+        ("TCP6", None) => {
             proxied::<Ipv6Addr>([source, destination], [source_port, destination_port])
         }
         _ => None,

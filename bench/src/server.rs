@@ -47,6 +47,16 @@ impl ServerKind {
             ServerKind::CClose => 4004,
         }
     }
+
+    /// The port on which a PROXY header is required. The C programs have none.
+    #[must_use]
+    pub fn proxied_port(self) -> Option<u16> {
+        match self {
+            ServerKind::Greeter => Some(4010),
+            ServerKind::Nginx => Some(4011),
+            ServerKind::CEpoll | ServerKind::CMerged | ServerKind::CClose => None,
+        }
+    }
 }
 
 impl fmt::Display for ServerKind {
@@ -162,7 +172,12 @@ fn command(
             command
                 .arg("--config")
                 .arg(greeter_settings(&programs.scratch, capacity)?);
-            command.arg("--listen").arg(format!("127.0.0.1:{port}"));
+            for port in [Some(kind.port()), kind.proxied_port()]
+                .into_iter()
+                .flatten()
+            {
+                command.arg("--listen").arg(format!("127.0.0.1:{port}"));
+            }
             command
         }
         ServerKind::Nginx => {
@@ -200,6 +215,9 @@ fn greeter_settings(scratch: &Path, capacity: Option<Capacity>) -> io::Result<Pa
             capacity.connections, capacity.linger_timeout
         );
     }
+    if let Some(port) = ServerKind::Greeter.proxied_port() {
+        text += &format!("[greeting.\"127.0.0.1:{port}\"]\nproxy_protocol = \"required\"\n");
+    }
     fs::write(&path, text)?;
     Ok(path)
 }
@@ -209,6 +227,10 @@ fn nginx_settings(programs: &Programs, capacity: Option<Capacity>) -> io::Result
     let connections = capacity.map_or(1024, |capacity| capacity.connections);
     let module = programs.nginx_module.display();
     let port = ServerKind::Nginx.port();
+    let proxied = match ServerKind::Nginx.proxied_port() {
+        Some(port) => format!("listen 127.0.0.1:{port} proxy_protocol backlog=4096;"),
+        None => String::new(),
+    };
     let greeting = GREETING.replace('\n', "\\n");
     // One process, so that its CPU and memory use is that of the server.
     let text = format!(
@@ -221,7 +243,7 @@ fn nginx_settings(programs: &Programs, capacity: Option<Capacity>) -> io::Result
          events {{ worker_connections {connections}; }}\n\
          stream {{\n\
          access_log off;\n\
-         server {{ listen 127.0.0.1:{port} backlog=4096; return \"{greeting}\"; }}\n\
+         server {{ listen 127.0.0.1:{port} backlog=4096; {proxied} return \"{greeting}\"; }}\n\
          }}\n",
         files = connections + 64,
     );

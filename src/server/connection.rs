@@ -109,7 +109,7 @@ impl fmt::Display for CloseReason {
 enum State {
     /// The PROXY header is not complete yet.
     ReceivingHeader {
-        parser: Box<HeaderParser>,
+        parser: HeaderParser,
         greeting: Greeting,
         /// The end of `header_timeout`, or of [`DRAIN_HEADER_TIMEOUT`].
         deadline: Instant,
@@ -200,7 +200,7 @@ impl Connection {
                 deadline: now + limits.write_timeout,
             },
             ProxyProtocol::Required => State::ReceivingHeader {
-                parser: Box::default(),
+                parser: HeaderParser::default(),
                 greeting: settings.greeting.clone(),
                 deadline: now + limits.header_timeout,
             },

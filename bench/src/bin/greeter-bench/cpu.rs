@@ -19,6 +19,41 @@ pub struct Size {
     pub concurrency: usize,
 }
 
+/// What the clients of a measurement send.
+#[derive(Clone, Copy)]
+enum Clients {
+    Silent,
+    Talking,
+    /// A header of the PROXY protocol, as a proxy in front of the server does.
+    Proxied,
+}
+
+impl Clients {
+    fn description(self) -> &'static str {
+        match self {
+            Clients::Silent => "send nothing",
+            Clients::Talking => "send 18 bytes first",
+            Clients::Proxied => "send a PROXY header first",
+        }
+    }
+
+    fn request(self) -> Vec<u8> {
+        match self {
+            Clients::Silent => Vec::new(),
+            Clients::Talking => vec![b'?'; 18],
+            Clients::Proxied => b"PROXY TCP4 192.0.2.1 192.0.2.2 49152 4000\r\n".to_vec(),
+        }
+    }
+
+    /// The port of a server for these clients; `None` if it has none.
+    fn port(self, kind: ServerKind) -> Option<u16> {
+        match self {
+            Clients::Silent | Clients::Talking => Some(kind.port()),
+            Clients::Proxied => kind.proxied_port(),
+        }
+    }
+}
+
 /// The result of one round of one server.
 struct Round {
     /// CPU time per greeting.
@@ -35,11 +70,14 @@ pub fn run(programs: &Programs, size: &Size) -> Result<u64, Box<dyn Error>> {
         .map(|kind| on_server_cpu(|| Server::start(*kind, programs, None)))
         .collect::<Result<Vec<_>, _>>()?;
     let mut lost = 0;
-    for (clients, request_bytes) in [("send nothing", 0), ("send 18 bytes first", 18)] {
-        let results = measure_all(&servers, size, request_bytes)?;
+    for clients in [Clients::Silent, Clients::Talking, Clients::Proxied] {
+        let results = measure_all(&servers, size, clients)?;
         println!(
-            "\nClients that {clients}: {} alternating rounds of {} clients, {} concurrent; medians\n",
-            size.rounds, size.clients, size.concurrency
+            "\nClients that {}: {} alternating rounds of {} clients, {} concurrent; medians\n",
+            clients.description(),
+            size.rounds,
+            size.clients,
+            size.concurrency
         );
         print(&results);
         for Round { report, .. } in &results[0] {
@@ -49,38 +87,45 @@ pub fn run(programs: &Programs, size: &Size) -> Result<u64, Box<dyn Error>> {
     Ok(lost)
 }
 
-/// The rounds of every server, in the order of [`ServerKind::ALL`].
+/// The rounds of every server, in the order of [`ServerKind::ALL`]; none of those that
+/// cannot serve these clients.
 fn measure_all(
     servers: &[Server],
     size: &Size,
-    request_bytes: usize,
+    clients: Clients,
 ) -> Result<Vec<Vec<Round>>, Box<dyn Error>> {
     // A first, shorter round warms up each server and is not counted.
     for (kind, server) in ServerKind::ALL.into_iter().zip(servers) {
-        let warm_up = Plan {
-            clients: Some(size.clients / 10),
-            ..plan(kind, size, request_bytes)?
-        };
-        measure(&warm_up, server)?;
+        if let Some(plan) = plan(kind, size, clients)? {
+            let warm_up = Plan {
+                clients: Some(size.clients / 10),
+                ..plan
+            };
+            measure(&warm_up, server)?;
+        }
     }
     let mut results: Vec<Vec<Round>> = servers.iter().map(|_| Vec::new()).collect();
     for round in 0..size.rounds {
         for turn in 0..servers.len() {
             let index = (turn + round) % servers.len();
-            let plan = plan(ServerKind::ALL[index], size, request_bytes)?;
-            results[index].push(measure(&plan, &servers[index])?);
+            if let Some(plan) = plan(ServerKind::ALL[index], size, clients)? {
+                results[index].push(measure(&plan, &servers[index])?);
+            }
         }
     }
     Ok(results)
 }
 
-fn plan(kind: ServerKind, size: &Size, request_bytes: usize) -> Result<Plan, String> {
-    Ok(Plan {
+fn plan(kind: ServerKind, size: &Size, clients: Clients) -> Result<Option<Plan>, String> {
+    let Some(port) = clients.port(kind) else {
+        return Ok(None);
+    };
+    Ok(Some(Plan {
         clients: Some(size.clients),
         concurrency: size.concurrency,
-        request: vec![b'?'; request_bytes],
-        ..base_plan(kind)?
-    })
+        request: clients.request(),
+        ..base_plan(port)?
+    }))
 }
 
 fn measure(plan: &Plan, server: &Server) -> Result<Round, Box<dyn Error>> {
@@ -119,6 +164,9 @@ fn print(results: &[Vec<Round>]) {
         "reset"
     );
     for (kind, rounds) in ServerKind::ALL.iter().zip(results) {
+        if rounds.is_empty() {
+            continue;
+        }
         let [first_quartile, nanoseconds, third_quartile] = quartiles(rounds);
         let user_share = user_share(rounds);
         println!(

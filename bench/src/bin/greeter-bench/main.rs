@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use greeter_bench::load::{Plan, raise_descriptor_limit};
-use greeter_bench::server::{GREETING, Programs, ServerKind};
+use greeter_bench::server::{GREETING, Programs};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Measures greeter beside nginx and C programs.
@@ -117,10 +117,10 @@ fn run(arguments: Arguments) -> Result<u64, Box<dyn Error>> {
     Ok(lost)
 }
 
-/// Silent clients that expect the greeting of a server, without a limit on their number.
-fn base_plan(kind: ServerKind) -> Result<Plan, String> {
+/// Silent clients that expect the greeting on a port, without a limit on their number.
+fn base_plan(port: u16) -> Result<Plan, String> {
     Ok(Plan {
-        targets: vec![format!("127.0.0.1:{}", kind.port()).parse()?],
+        targets: vec![format!("127.0.0.1:{port}").parse()?],
         clients: None,
         concurrency: 64,
         request: Vec::new(),

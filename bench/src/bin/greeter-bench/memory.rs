@@ -92,7 +92,7 @@ fn measure_others(kind: ServerKind) -> Result<Latency, Box<dyn Error>> {
     let plan = Plan {
         clients: Some(1_000),
         rate: Some(2_000.0),
-        ..base_plan(kind)?
+        ..base_plan(kind.port())?
     };
     let report = load::run(&plan, &AtomicBool::new(false), |_| ())?;
     if report.lost() > 0 {
@@ -112,7 +112,7 @@ impl HeldClients {
         let plan = Plan {
             clients: Some(clients),
             hold: true,
-            ..base_plan(kind)?
+            ..base_plan(kind.port())?
         };
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = mpsc::channel();

@@ -37,7 +37,7 @@ pub fn run(programs: &Programs, clients: u64) -> Result<u64, Box<dyn Error>> {
             request: vec![b'?'; 18],
             // TCP may need this long: it doubles its timeout after each loss.
             timeout: Duration::from_secs(120),
-            ..base_plan(kind)?
+            ..base_plan(kind.port())?
         };
         nft(RULES)?;
         // Server and clients share one CPU: if a SYN and the SYN-ACK are retransmitted
