@@ -8,8 +8,8 @@ use crate::outcome::Outcome::{
 };
 use crate::scenario::Scenario;
 use crate::scenario::Scenario::{
-    Accept, AcceptInvalid, AcceptJournal, AcceptLarge, Accepted, AcceptedInvalid, AcceptedStop,
-    CheckValid, Inet, Listen,
+    Accept, AcceptInvalid, AcceptJournal, AcceptLarge, AcceptProxied, Accepted, AcceptedInvalid,
+    AcceptedStop, CheckValid, Inet, Listen,
 };
 
 /// One row of the table.
@@ -38,13 +38,20 @@ const TERMINATED: Outcome = Killed { signal: 15 };
 const NO_START: Outcome = FailsToStart { status: 1 };
 const INVALID: Outcome = FailsToStart { status: 78 };
 
-const LISTENING: &[Scenario] = &[Accept, AcceptJournal, AcceptLarge, Listen];
-const PASSED_LISTENER: &[Scenario] = &[Accept, AcceptJournal, AcceptLarge, AcceptInvalid];
+const LISTENING: &[Scenario] = &[Accept, AcceptJournal, AcceptLarge, AcceptProxied, Listen];
+const PASSED_LISTENER: &[Scenario] = &[
+    Accept,
+    AcceptJournal,
+    AcceptLarge,
+    AcceptProxied,
+    AcceptInvalid,
+];
 const INSTANCES: &[Scenario] = &[Accepted, AcceptedStop, Inet];
 const SERVING: &[Scenario] = &[
     Accept,
     AcceptJournal,
     AcceptLarge,
+    AcceptProxied,
     Listen,
     Accepted,
     AcceptedStop,
@@ -54,6 +61,7 @@ const STARTING: &[Scenario] = &[
     Accept,
     AcceptJournal,
     AcceptLarge,
+    AcceptProxied,
     AcceptInvalid,
     Listen,
     Accepted,
@@ -75,7 +83,14 @@ pub const ALLOWED: &[Row] = &[
         promise: "a passed descriptor is served only if the kernel says that it is a stream socket",
     },
     Row {
-        scenarios: &[Accept, AcceptJournal, AcceptLarge, AcceptInvalid, Listen],
+        scenarios: &[
+            Accept,
+            AcceptJournal,
+            AcceptLarge,
+            AcceptProxied,
+            AcceptInvalid,
+            Listen,
+        ],
         call: "fcntl",
         target: Target::Listener,
         errors: &["EPERM", "EINVAL"],
@@ -396,7 +411,7 @@ pub const ALLOWED: &[Row] = &[
     },
     // Lines: one that cannot be written is counted, and the number is logged.
     Row {
-        scenarios: &[Accept, AcceptLarge, Listen, Inet],
+        scenarios: &[Accept, AcceptLarge, AcceptProxied, Listen, Inet],
         call: "poll",
         target: Target::Log,
         errors: &["EINTR", "ENOMEM"],
@@ -404,7 +419,7 @@ pub const ALLOWED: &[Row] = &[
         promise: "a line that stderr does not accept at once is counted",
     },
     Row {
-        scenarios: &[Accept, AcceptLarge, Listen, Inet],
+        scenarios: &[Accept, AcceptLarge, AcceptProxied, Listen, Inet],
         call: "write",
         target: Target::Log,
         errors: &["EAGAIN", "EIO", "ENOSPC", "EPIPE"],

@@ -320,7 +320,7 @@ impl Check<'_> {
             let is_greeted = client.end == Some(End::Eof) && !client.received.is_empty();
             match results.as_slice() {
                 ["sent"] if is_greeted => {}
-                ["gone" | "timeout" | "refused" | "cut_off"] if !is_greeted => {}
+                ["gone" | "timeout" | "refused" | "invalid_header" | "cut_off"] if !is_greeted => {}
                 [] if self.run.lines.iter().any(|line| names(line, client)) => {
                     self.add(Outcome::LineOnStderr, format!("port {port}"));
                 }
@@ -359,11 +359,18 @@ impl Check<'_> {
         let Some(accepted) = stopped.and_then(|entry| entry.get("GREETER_TOTAL_ACCEPTED")) else {
             return;
         };
-        let total: u64 = ["SENT", "GONE", "TIMEOUT", "REFUSED", "CUT_OFF"]
-            .iter()
-            .filter_map(|name| stopped?.get(&format!("GREETER_TOTAL_{name}")))
-            .filter_map(|value| value.parse::<u64>().ok())
-            .sum();
+        let total: u64 = [
+            "SENT",
+            "GONE",
+            "TIMEOUT",
+            "REFUSED",
+            "INVALID_HEADER",
+            "CUT_OFF",
+        ]
+        .iter()
+        .filter_map(|name| stopped?.get(&format!("GREETER_TOTAL_{name}")))
+        .filter_map(|value| value.parse::<u64>().ok())
+        .sum();
         if total.to_string() != *accepted {
             self.add(
                 Outcome::WrongResult,

@@ -41,6 +41,8 @@ pub enum Scenario {
     AcceptJournal,
     /// A greeting of 300 KB with placeholders, and clients that read slowly.
     AcceptLarge,
+    /// Clients that begin with a PROXY header, whole and in parts.
+    AcceptProxied,
     /// Settings that are invalid.
     AcceptInvalid,
     /// `--listen` with TCP and a path.
@@ -59,10 +61,11 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Accept,
         Self::AcceptJournal,
         Self::AcceptLarge,
+        Self::AcceptProxied,
         Self::AcceptInvalid,
         Self::Listen,
         Self::Accepted,
@@ -79,6 +82,7 @@ impl Scenario {
             Self::Accept => "accept",
             Self::AcceptJournal => "accept-journal",
             Self::AcceptLarge => "accept-large",
+            Self::AcceptProxied => "accept-proxied",
             Self::AcceptInvalid => "accept-invalid",
             Self::Listen => "listen",
             Self::Accepted => "accepted",
@@ -127,6 +131,7 @@ impl Scenario {
             Self::Accept
                 | Self::AcceptJournal
                 | Self::AcceptLarge
+                | Self::AcceptProxied
                 | Self::Listen
                 | Self::AcceptedStop
         )
@@ -143,6 +148,7 @@ impl Scenario {
                 accept(run)
             }
             Self::AcceptLarge => accept_large(run),
+            Self::AcceptProxied => accept_proxied(run),
             Self::AcceptInvalid => accept_invalid(run),
             Self::Listen => listen(run),
             Self::Accepted => instance(run, Instance::Accepted),
@@ -411,6 +417,35 @@ fn accept_large(mut run: Run<'_>) -> Observation {
         last.read_at_least(4096, &mut program);
         run.stop(&mut program);
         run.passing_client(last, &mut program);
+    }
+    let observation = run.finish(program);
+    drop(listener);
+    observation
+}
+
+/// The header has no addresses, so that lines have the ports of the clients.
+fn accept_proxied(mut run: Run<'_>) -> Observation {
+    const HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
+    let (listener, address) = listener(None);
+    let settings = run.write_settings(&format!(
+        "message = \"first\"\nproxy_protocol = \"required\"\n{LIMITS}"
+    ));
+    let connect = || Client::connect(&address, None).expect(b"first\n");
+    let mut early = connect();
+    early.send(HEADER);
+    let socket = PassedSocket::Descriptor(listener.try_clone().unwrap().into());
+    let mut program = run.start(&["--config", &settings], socket);
+    let is_ready = run.wait_ready(&mut program);
+    run.passing_client(early, &mut program);
+    if is_ready {
+        let (mut whole, mut parts) = (connect(), connect());
+        let (first, second) = HEADER.split_at(8);
+        parts.send(first);
+        whole.send(HEADER);
+        run.passing_client(whole, &mut program);
+        parts.send(second);
+        run.client(parts, &mut program);
+        program.signal("TERM");
     }
     let observation = run.finish(program);
     drop(listener);
