@@ -386,6 +386,14 @@ pub const ALLOWED: &[Row] = &[
         promise: "a connection that has ended is closed and counted as gone",
     },
     Row {
+        scenarios: &[AcceptProxied],
+        call: "recvfrom",
+        target: Target::Client,
+        errors: &["ECONNRESET", "ETIMEDOUT"],
+        outcomes: &[ClientGone],
+        promise: "a connection that ends before its PROXY header is complete is closed and counted",
+    },
+    Row {
         scenarios: INSTANCES,
         call: "sendto",
         target: Target::Client,
