@@ -152,6 +152,7 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	bench/build target/tools
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
+	tests/container/test-proxies.sh testing
 
 soak: ## run the load and fault tests at full size (about one hour)
 	tools/install-deps rust deb container

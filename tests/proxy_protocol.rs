@@ -367,6 +367,15 @@ fn check_of_a_proxy_is_counted_and_not_warned_about() {
     let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
     for _ in 0..3 {
         drop(connect());
+        // HAProxy ends its checks with a reset.
+        let mut check = socket2::Socket::from(connect());
+        let own_port = check.local_addr().unwrap().as_socket().unwrap().port();
+        let header = match own_port % 2 {
+            0 => "PROXY UNKNOWN\r\n".to_owned(),
+            _ => format!("PROXY TCP4 127.0.0.1 127.0.0.1 {own_port} {port}\r\n"),
+        };
+        check.write_all(header.as_bytes()).unwrap();
+        check.set_linger(Some(Duration::ZERO)).unwrap();
     }
     assert_eq!(exchange(connect(), &[b"P"], Duration::ZERO), "");
     process.signal("-TERM");

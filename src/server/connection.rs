@@ -44,8 +44,8 @@ pub struct Connection {
     /// The client's address, of the PROXY header if that names one; `None` for a Unix
     /// socket.
     peer: Option<SocketAddr>,
-    /// The address that the client connected to, of the PROXY header.
-    proxied_local: Option<SocketAddr>,
+    /// The PROXY header, once it was received.
+    header: Option<Header>,
     accepted_at: Instant,
     /// Bytes of the greeting that the kernel has accepted.
     sent: usize,
@@ -210,7 +210,7 @@ impl Connection {
             endpoint,
             limits,
             peer,
-            proxied_local: None,
+            header: None,
             accepted_at: now,
             sent: 0,
             drain_deadline: None,
@@ -231,10 +231,16 @@ impl Connection {
 
     /// The address that the client connected to.
     pub fn local_addr(&self) -> LocalAddr {
-        match self.proxied_local {
-            Some(address) => LocalAddr::Ip(address),
-            None => self.endpoint.local_addr_of(&self.socket),
+        match self.header {
+            Some(Header::Proxied { destination, .. }) => LocalAddr::Ip(destination),
+            Some(Header::Own) | None => self.endpoint.local_addr_of(&self.socket),
         }
+    }
+
+    /// Whether the peer may be a proxy that checks the port: it has closed without a byte
+    /// of the PROXY header, or has sent one with no address but its own.
+    pub fn is_check(&self) -> bool {
+        self.close_reason == CloseReason::ClosedUnused || self.header == Some(Header::Own)
     }
 
     /// Whether the client's address is not known yet, as the PROXY header may name it.
@@ -403,13 +409,13 @@ impl Connection {
     }
 
     fn begin_sending(&mut self, header: Header, greeting: &Greeting, now: Instant) {
-        if let Header::Proxied {
-            source,
-            destination,
-        } = header
-        {
+        self.header = Some(match header {
+            // HAProxy's checks of version 1 name the proxy itself.
+            Header::Proxied { source, .. } if self.peer == Some(source) => Header::Own,
+            header => header,
+        });
+        if let Some(Header::Proxied { source, .. }) = self.header {
             self.peer = Some(source);
-            self.proxied_local = Some(destination);
         }
         let mut deadline = now + self.limits.write_timeout;
         if let Some(drain_deadline) = self.drain_deadline {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::LevelFilter;
 
-use super::connection::{CloseReason, Connection, Outcome};
+use super::connection::{Connection, Outcome};
 use super::log_rate_limit::LogRateLimiter;
 use super::redact::RedactedAddr;
 use crate::event;
@@ -149,8 +149,7 @@ impl Stats {
         match log::max_level() {
             LevelFilter::Off | LevelFilter::Error => {}
             LevelFilter::Warn if outcome == Outcome::Sent => {}
-            // A proxy that checks whether the port is open.
-            LevelFilter::Warn if connection.close_reason() == CloseReason::ClosedUnused => {}
+            LevelFilter::Warn if outcome == Outcome::Disconnected && connection.is_check() => {}
             LevelFilter::Warn => {
                 *self.unlogged.of(outcome) += 1;
                 self.next_summary
