@@ -118,8 +118,8 @@ impl ServerSockets {
                 Mode::Inet.unit_setup()
             ))),
             Err(InvalidSocket::NotOpen | InvalidSocket::NotASocket) => Err(Error::Activation(
-                "no sockets passed by systemd; run 'systemctl restart greeter.socket', or try \
-                 'greeter --listen 127.0.0.1:4000'"
+                "no sockets passed by systemd; run 'systemctl restart greeter.socket' (of an \
+                 instance, greeter@PORT.socket), or try 'greeter --listen 127.0.0.1:4000'"
                     .to_owned(),
             )),
             Err(reason) => Err(Error::Activation(format!("stdin {reason}"))),
