@@ -1,6 +1,7 @@
 //! Compares the manual, the settings files, the message catalogue, the completions
 //! and the security model with the lists in the code, in both directions: nothing is
-//! missing, and nothing is documented that does not exist.
+//! missing, and nothing is documented that does not exist. Compares the units that are
+//! copies of each other.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -268,6 +269,29 @@ fn security_model_names_existing_tests() {
             code.contains(&format!("fn {test}()"))
         };
         assert!(exists, "SECURITY.md names '{test}', which is not a test");
+    }
+}
+
+#[test]
+fn template_services_are_copies_of_greeter_service() {
+    for directory in ["systemd/system", "systemd/user"] {
+        let service = read(&format!("{directory}/greeter.service"));
+        let (service, _) = service
+            .split_once("\n[Install]\n")
+            .unwrap_or((&service, ""));
+        let mut expected = String::new();
+        for line in service.trim_end().lines() {
+            let line = match line.split_once('=') {
+                Some(("Description", _)) => "Description=Greeter on port %i",
+                Some(("Requires", "greeter.socket")) => "Requires=greeter@%i.socket",
+                Some(("After", "greeter.socket")) => "After=greeter@%i.socket",
+                _ => line,
+            };
+            expected.push_str(line);
+            expected.push('\n');
+        }
+        let path = format!("{directory}/greeter@.service");
+        assert_eq!(read(&path), expected, "{path}");
     }
 }
 
