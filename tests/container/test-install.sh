@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 sockets="greeter.socket greeter-accepted.socket greeter-inet.socket"
-templates="greeter-accepted@.service greeter-inet@.service"
+templates="greeter-accepted@.service greeter-inet@.service greeter@.socket greeter@.service"
 
 boot
 
@@ -24,14 +24,17 @@ for unit in $sockets greeter.service; do
 	expect_match "^(disabled|static)$" cat "$container/state"
 	expect_status 3 run systemctl is-active "$unit"
 done
+expect_status 1 run systemctl is-enabled greeter@.socket greeter@25.socket
+expect_status 1 run systemctl --global is-enabled greeter@.socket greeter@2525.socket
+expect "" run systemctl list-units --plain --no-legend --all 'greeter@*'
 expect "" run ss --no-header --listening --tcp
 expect_nothing_failed
 
 check "presets enable nothing, also at the first boot of a new image"
-expect "" run systemctl preset $sockets greeter.service
-expect "" run systemctl --global preset $sockets
-expect_status 1 run systemctl is-enabled $sockets greeter.service
-expect_status 1 run systemctl --global is-enabled $sockets
+expect "" run systemctl preset $sockets greeter.service greeter@.socket
+expect "" run systemctl --global preset $sockets greeter@.socket
+expect_status 1 run systemctl is-enabled $sockets greeter.service greeter@25.socket
+expect_status 1 run systemctl --global is-enabled $sockets greeter@2525.socket
 
 check "the package creates no account, and leaves that of greetd alone"
 expect_status 2 run getent passwd _greeterd
@@ -41,13 +44,18 @@ expect "$accounts" run cat /etc/passwd /etc/group
 check "presets keep what an administrator has added"
 run sh -c 'sed "s/4000/2525/" /usr/lib/systemd/system/greeter.socket >/etc/systemd/system/greeter-smtp.socket'
 run systemctl daemon-reload
-run systemctl enable --quiet greeter-smtp.socket
+run systemctl enable --quiet greeter-smtp.socket greeter@2526.socket
+run systemctl --global enable --quiet greeter@2526.socket
 run systemctl preset-all --preset-mode=full >/dev/null 2>&1
-expect enabled run systemctl is-enabled greeter-smtp.socket
+run systemctl --global preset-all --preset-mode=full >/dev/null 2>&1
+expect $'enabled\nenabled' run systemctl is-enabled greeter-smtp.socket greeter@2526.socket
+expect enabled run systemctl --global is-enabled greeter@2526.socket
 for unit in $sockets greeter.service; do
 	expect_status 1 run systemctl is-enabled "$unit"
 done
-run systemctl disable --quiet greeter-smtp.socket
+expect_status 1 run systemctl is-enabled greeter@25.socket
+run systemctl disable --quiet greeter-smtp.socket greeter@2526.socket
+run systemctl --global disable --quiet greeter@2526.socket
 run rm /etc/systemd/system/greeter-smtp.socket
 run systemctl daemon-reload
 
@@ -61,14 +69,65 @@ for unit in $sockets greeter.service; do
 done
 # A template can be verified only as an instance.
 for unit in $templates; do
-	expect "" run sh -c "systemd-analyze verify --man=no ${unit/@/@1} 2>&1"
+	expect "" run sh -c "systemd-analyze verify --man=no ${unit/@/@25} 2>&1"
+	expect "" run sh -c "XDG_RUNTIME_DIR=/run systemd-analyze verify --user --man=no ${unit/@/@2525} 2>&1"
 done
 
 check "systemd-analyze security: exposure at most 0.2"
-for unit in greeter.service greeter-accepted@1.service greeter-inet@1.service; do
+for unit in greeter.service greeter@25.service greeter-accepted@1.service greeter-inet@1.service; do
 	# The threshold is in tenths; above it the command fails.
 	expect_status 0 run systemd-analyze security --no-pager --threshold=2 "$unit"
 done
+
+check "an instance opens its port for IPv4 and IPv6, with a process and a greeting of its own"
+run systemctl enable --quiet --now greeter@25.socket greeter@2525.socket
+expect_status 3 run systemctl is-active greeter@25.service
+for port in 25 2525; do
+	for address in 127.0.0.1 '[::1]'; do
+		expect $'This is a test\n' greeting "$address:$port"
+	done
+done
+pid=$(property MainPID greeter@2525.service)
+[[ $(property MainPID greeter@25.service) != "$pid" ]] || fail "two ports have the same process"
+write /etc/greeter/greeter.toml.d/25.toml <<-'TOML'
+	[greeting.25]
+	message = "this is {socket}"
+TOML
+run systemctl try-reload-or-restart greeter.service 'greeter@*.service'
+expect $'this is 25\n' greeting 127.0.0.1:25
+expect $'This is a test\n' greeting 127.0.0.1:2525
+expect_match "greeted ::1 port [0-9]+ on '25', 15 bytes" run journalctl --quiet --no-pager --output=cat --unit=greeter@25.service
+run rm -r /etc/greeter/greeter.toml.d
+
+check "'disable --now' closes the port of an instance, and no other one"
+run systemctl disable --quiet --now greeter@25.socket
+is_closed 127.0.0.1:25 || fail "port 25 is still open"
+is_closed '[::1]:25' || fail "port 25 is still open for IPv6"
+expect_status 3 run systemctl is-active greeter@25.socket greeter@25.service
+expect_status 1 run systemctl is-enabled greeter@25.socket
+expect $'This is a test\n' greeting 127.0.0.1:2525
+expect "$pid" property MainPID greeter@2525.service
+run systemctl disable --quiet --now greeter@2525.socket
+expect "" run ss --no-header --listening --tcp
+expect_nothing_failed
+
+check "a name that is not a port cannot be started; 'disable' removes its link, as in greeter(7)"
+for name in abc 0 99999; do
+	expect_status 1 run systemctl enable --now "greeter@$name.socket"
+	expect_match "has a bad unit file setting" echo "$output"
+	link=/etc/systemd/system/sockets.target.wants/greeter@$name.socket
+	expect_status 0 run test -L "$link"
+	run systemctl disable --quiet "greeter@$name.socket"
+	expect_status 1 run test -L "$link"
+done
+# The name of a socket cannot contain a colon: the port is open, and no client is greeted.
+run systemctl start greeter@127.0.0.1:2527.socket
+expect_status 124 run sh -c 'timeout 3 socat -u -T 30 TCP:127.0.0.1:2527 - 2>/dev/null'
+expect "" echo "$output"
+[[ $(property NRestarts greeter@127.0.0.1:2527.service) -gt 1 ]] || fail "the service has started"
+run systemctl stop greeter@127.0.0.1:2527.socket
+expect "" run ss --no-header --listening --tcp
+expect_nothing_failed
 
 check "dpkg --verify: the installed files match the package"
 expect "" run dpkg --verify greeter

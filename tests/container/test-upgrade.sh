@@ -35,7 +35,7 @@ run sh -euc '
 upgrade() { run apt install -y /root/packages/next.deb >"$container/apt.log" 2>&1; }
 downgrade() { run apt install -y --allow-downgrades "/root/packages/${old##*/}" >"$container/apt.log" 2>&1; }
 # The listening sockets, with their inode numbers.
-listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
+listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':(400[0-2]|252[5-8]) .*ino:[0-9]+' | sort; }
 
 check "an upgrade enables and starts nothing if nothing is enabled"
 upgrade
@@ -43,20 +43,30 @@ for unit in greeter.socket greeter-accepted.socket greeter-inet.socket greeter.s
 	expect_status 3 run systemctl is-active "$unit"
 	expect_status 1 run systemctl is-enabled "$unit"
 done
+expect "" run systemctl list-units --plain --no-legend --all 'greeter@*'
 downgrade
 
-check "an upgrade before the first connection does not start the service"
+check "an upgrade before the first connection does not start the services"
 run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
+# Instances of the template: two that will run, one that stays idle, and one that is
+# enabled and stopped.
+run systemctl enable --quiet --now greeter@2525.socket greeter@2526.socket greeter@2527.socket
+run systemctl enable --quiet greeter@2528.socket
 before=$(listening_sockets)
-expect 6 grep -c . <<<"$before"
+expect 9 grep -c . <<<"$before"
 upgrade
 expect "$before" listening_sockets
-expect_status 3 run systemctl is-active greeter.service
+expect_status 3 run systemctl is-active greeter.service greeter@252{5,6,7,8}.service
 downgrade
 
-check "an upgrade under load keeps the sockets, restarts the service, loses no connection"
+check "an upgrade under load keeps the sockets, restarts what runs, loses no connection"
 expect $'This is a test\n' greeting 127.0.0.1:4000
 pid=$(property MainPID greeter.service)
+pids=()
+for port in 2525 2526; do
+	expect $'This is a test\n' greeting "127.0.0.1:$port"
+	pids[port]=$(property MainPID "greeter@$port.service")
+done
 echo 'message = "This is a test"' | write /etc/greeter/greeter.toml.d/50-test.toml
 # Clients that close their side of the connection after two seconds. One more starts
 # every third of a second, so that some are connected whenever the service restarts.
@@ -72,11 +82,12 @@ echo "$clients clients"' >"$container/held" &
 held_pid=$!
 start_load load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
 start_load instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
+start_load ports 127.0.0.1:2525 '[::1]:2526' --at-once 16 --rate 300 --for 600 --expect 'This is a test\n'
 sleep 1
 upgrade
 run rm /run/upgrading
 wait "$held_pid"
-for load in load instances; do
+for load in load instances ports; do
 	stop_load "$load"
 	expect_none_lost "$load"
 done
@@ -86,6 +97,14 @@ expect $((clients + 1)) grep -c . "$container/held"
 expect "$before" listening_sockets
 expect active run systemctl is-active greeter.service
 [[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
+for port in 2525 2526; do
+	expect active run systemctl is-active "greeter@$port.service"
+	[[ $(property MainPID "greeter@$port.service") != "${pids[$port]}" ]] || fail "the instance on port $port was not restarted"
+done
+note "$(grep -c . <<<"$before") sockets with the same inodes, 3 services with new processes"
+expect active run systemctl is-active greeter@2527.socket
+expect_status 3 run systemctl is-active greeter@2527.service greeter@2528.socket greeter@2528.service
+expect $'enabled\nenabled\nenabled\nenabled' run systemctl is-enabled greeter@252{5,6,7,8}.socket
 for unit in greeter.socket greeter-accepted.socket greeter-inet.socket; do
 	expect enabled run systemctl is-enabled "$unit"
 done
@@ -99,16 +118,19 @@ expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_match '^# the next version$' cat "$container/root/etc/greeter/greeter-inet.toml"
 expect_match . cat "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 
-check "an upgrade that could not start again leaves the running service alone"
+check "an upgrade that could not start again leaves the running services alone"
 downgrade
 expect $'This is a test\n' greeting 127.0.0.1:4000
-pid=$(property MainPID greeter.service)
+services="greeter.service greeter@2525.service greeter@2526.service"
+main_pids() { for unit in $services; do property MainPID "$unit"; done; }
+processes=$(main_pids)
 chmod 0600 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 upgrade
 expect_match "50-test.toml: the service cannot read it, as its mode is 0600; run 'chmod o\+r" cat "$container/apt.log"
-expect_match "correct the settings, then run 'systemctl restart greeter.service'" cat "$container/apt.log"
-expect "$pid" property MainPID greeter.service
-expect $'This is a test\n' greeting 127.0.0.1:4000
+expect_match "correct the settings, then run 'systemctl restart $services'" cat "$container/apt.log"
+expect "$processes" main_pids
+for port in 4000 2525 2526; do expect $'This is a test\n' greeting "127.0.0.1:$port"; done
+expect_status 3 run systemctl is-active greeter@2527.service greeter@2528.socket
 chmod 0644 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 
 check "the removal stops sockets, service and instances, and keeps the settings"
@@ -121,8 +143,19 @@ expect_status 1 run pgrep --exact greeter
 expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_nothing_failed
 
+check "a new installation starts no instance, and finds them enabled"
+run apt install -y "/root/packages/${old##*/}" >"$container/apt.log" 2>&1
+expect active run systemctl is-active greeter.socket
+expect_status 3 run systemctl is-active greeter@252{5,6,7,8}.socket
+expect $'enabled\nenabled\nenabled\nenabled' run systemctl is-enabled greeter@252{5,6,7,8}.socket
+run systemctl start greeter@2525.socket
+expect $'This is a test\n' greeting 127.0.0.1:2525
+run systemctl --global enable --quiet greeter@2529.socket
+expect_status 0 run test -L /etc/systemd/user/sockets.target.wants/greeter@2529.socket
+
 check "the purge removes everything except files that the administrator added"
 run apt purge -y greeter >"$container/apt.log" 2>&1
+expect "" run ss --no-header --listening --tcp
 expect "/etc/greeter/greeter.toml.d/50-test.toml" run find /etc/greeter -type f
 expect "$accounts" run cat /etc/passwd /etc/group
 rm -r "$container/root/etc/greeter"
