@@ -329,6 +329,26 @@ expect $'Maintenance from 22:00 to 23:00 UTC\r\n' greeting 192.0.2.1:4023
 run systemctl disable --quiet --now greeter-notice.socket
 is_closed 192.0.2.1:4023 || fail "port 4023 is still open"
 
+check "a port by one command, with a text and then an address of its own"
+commands=$(block "A PORT BY ONE COMMAND" 1)
+block "A PORT BY ONE COMMAND" 2 | write /etc/greeter/greeter.toml.d/2525.toml
+run sh -euc "$(sed -n 1p <<<"$commands")" >"$container/enable" 2>&1 || fail "$(cat "$container/enable")"
+text=$'421 4.3.2 mail.example.org Closed for maintenance, please try again later\r\n'
+for address in 127.0.0.1 192.0.2.1 '[::1]'; do expect "$text" greeting "$address:2525"; done
+block "A PORT BY ONE COMMAND" 4 | run systemctl edit --stdin greeter@2525.socket >"$container/edit" 2>&1 || fail "$(cat "$container/edit")"
+expect_manual "Then run systemctl restart greeter@2525.socket."
+run systemctl restart greeter@2525.socket
+expect "$text" greeting 192.0.2.1:2525
+is_closed 127.0.0.1:2525 || fail "port 2525 is still open on 127.0.0.1"
+pid=$(property MainPID greeter@2525.service)
+run sed -i 's/421 4.3.2/421 4.3.0/' /etc/greeter/greeter.toml.d/2525.toml
+run sh -euc "$(block "A PORT BY ONE COMMAND" 3)"
+expect "${text/4.3.2/4.3.0}" greeting 192.0.2.1:2525
+expect "$pid" property MainPID greeter@2525.service
+run sh -euc "$(sed -n 2p <<<"$commands")" >"$container/enable" 2>&1 || fail "$(cat "$container/enable")"
+is_closed 192.0.2.1:2525 || fail "port 2525 is still open"
+run rm /etc/greeter/greeter.toml.d/2525.toml
+
 check "SSH: the OpenSSH client shows the notice in its debug lines only"
 set_port 22
 block "SSH: A NOTICE IN THE CLIENT'S DEBUG LINES" | apply_settings
