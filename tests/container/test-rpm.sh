@@ -39,7 +39,7 @@ dnf() {
 		fail "dnf $* failed: $(cat "$container/dnf.log")"
 }
 # The listening sockets, with their inode numbers.
-listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':400[0-2] .*ino:[0-9]+' | sort; }
+listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':(400[0-2]|252[5-8]) .*ino:[0-9]+' | sort; }
 
 build_rpm /root/rpm/stub-packages.spec
 update_repository
@@ -56,8 +56,17 @@ for unit in $sockets greeter.service; do
 	[[ $output == disabled ]] || fail "$unit is '$output', not disabled"
 	expect_status 3 run systemctl is-active "$unit"
 done
+expect_status 1 run systemctl is-enabled greeter@.socket greeter@2525.socket
+expect "" run systemctl list-units --plain --no-legend --all 'greeter@*'
 expect "" run ss --no-header --listening --tcp
 expect_nothing_failed
+
+check "the presets keep an instance that is enabled, although those of the distribution disable all"
+run systemctl enable --quiet greeter@2525.socket greeter-inet.socket
+run systemctl preset-all >/dev/null 2>&1
+expect enabled run systemctl is-enabled greeter@2525.socket
+expect_status 1 run systemctl is-enabled greeter-inet.socket
+run systemctl disable --quiet greeter@2525.socket
 
 check "rpm --verify: the installed files match the package"
 expect "" run rpm --verify greeter
@@ -71,8 +80,10 @@ script() { run rpm --query --queryformat "%{$1}" greeter | sed '/^$/d'; }
 macros() { printf '%s\n' "$@" | run xargs -d '\n' -I{} rpm --load=/root/rpm/macros.systemd --eval '{}' | sed '/^$/d'; }
 expect "$(macros "%systemd_post $sockets greeter.service" "%systemd_user_post $sockets greeter.service")" \
 	eval "script POSTIN | sed '/^# A unit of version 0.1/,\$d'"
-expect "$(macros "%systemd_preun $sockets greeter.service" "%systemd_user_preun $sockets greeter.service")" script PREUN
-expect "$(macros "%systemd_postun_with_restart greeter.service" "%systemd_user_postun_with_restart greeter.service")" script POSTUN
+expect "$(macros "%systemd_preun $sockets greeter.service greeter@.socket" \
+	"%systemd_user_preun $sockets greeter.service greeter@.socket")" script PREUN
+expect "$(macros "%systemd_postun_with_restart greeter.service greeter@\\*.service" \
+	"%systemd_user_postun_with_restart greeter.service greeter@\\*.service")" script POSTUN
 expect "4 /bin/sh" run sh -c 'rpm --query --scripts greeter | grep -o "using .*)" | sort | uniq -c | sed "s/ *\([0-9]*\) using \(.*\))/\1 \2/"'
 
 check "the files and their modes are the same as in the Debian package"
@@ -126,18 +137,23 @@ run sh -euc '
 build_rpm --load=/root/rpm/macros.systemd /root/rpm/next.spec
 update_repository
 
-check "an upgrade before the first connection does not start the service"
+check "an upgrade before the first connection does not start the services"
 # shellcheck disable=SC2086 # one word per unit
 run systemctl enable --quiet --now $sockets
+# Instances of the template: two that will run, one that stays idle, and one that is
+# enabled and stopped.
+run systemctl enable --quiet --now greeter@2525.socket greeter@2526.socket greeter@2527.socket
+run systemctl enable --quiet greeter@2528.socket
+run systemctl --global enable --quiet greeter@2529.socket
 before=$(listening_sockets)
-expect 6 grep -c . <<<"$before"
+expect 9 grep -c . <<<"$before"
 dnf upgrade greeter
 expect_match '^greeter-[0-9.]+-2\.' run rpm --query greeter
 expect "$before" listening_sockets
-expect_status 3 run systemctl is-active greeter.service
+expect_status 3 run systemctl is-active greeter.service greeter@252{5,6,7,8}.service
 dnf downgrade greeter
 expect "$before" listening_sockets
-expect_status 3 run systemctl is-active greeter.service
+expect_status 3 run systemctl is-active greeter.service greeter@252{5,6,7,8}.service
 
 check "the three modes greet"
 expect $'This is a test\n' greeting 127.0.0.1:4000
@@ -146,21 +162,26 @@ expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
 expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
 expect_nothing_failed
 
-check "an upgrade that could not start again leaves the running service alone"
-pid=$(property MainPID greeter.service)
+check "an upgrade that could not start again leaves the running services alone"
+services="greeter.service greeter@2525.service greeter@2526.service"
+for port in 2525 2526; do expect $'This is a test\n' greeting "127.0.0.1:$port"; done
+main_pids() { for unit in $services; do property MainPID "$unit"; done; }
+processes=$(main_pids)
 echo 'message = "secret"' | write /etc/greeter/greeter.toml.d/50-test.toml
 chmod 0600 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
 dnf upgrade greeter
 expect_match "50-test.toml: the service cannot read it, as its mode is 0600; run 'chmod o\+r" cat "$container/dnf.log"
-expect_match "correct the settings, then run 'systemctl restart greeter.service'" cat "$container/dnf.log"
-expect "$pid" property MainPID greeter.service
-expect $'This is a test\n' greeting 127.0.0.1:4000
+expect_match "correct the settings, then run 'systemctl restart $services'" cat "$container/dnf.log"
+expect "$processes" main_pids
+for port in 4000 2525 2526; do expect $'This is a test\n' greeting "127.0.0.1:$port"; done
 rm -r "$container/root/etc/greeter/greeter.toml.d"
 dnf downgrade greeter
-[[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
+[[ -z $(comm -12 <(sort <<<"$processes") <(main_pids | sort)) ]] || fail "a service was not restarted"
 
-check "an upgrade under load keeps the sockets, restarts the service, loses no connection"
+check "an upgrade under load keeps the sockets, restarts what runs, loses no connection"
 pid=$(property MainPID greeter.service)
+pids=()
+for port in 2525 2526; do pids[port]=$(property MainPID "greeter@$port.service"); done
 echo '# edited' >>"$container/root/etc/greeter/greeter.toml"
 echo '# edited' >>"$container/root/etc/greeter/greeter-inet.toml"
 # A client that stays connected to the old process: it closes its side after a second.
@@ -169,10 +190,11 @@ held_pid=$!
 # The load continues for some seconds after the upgrade.
 start_load load 127.0.0.1:4000 '[::1]:4000' --at-once 16 --rate 1000 --for 600 --expect 'This is a test\n'
 start_load instances 127.0.0.1:4001 127.0.0.1:4002 --at-once 8 --rate 10 --for 600
+start_load ports 127.0.0.1:2525 '[::1]:2526' --at-once 16 --rate 300 --for 600 --expect 'This is a test\n'
 sleep 0.5
 dnf upgrade greeter
 sleep 4
-for load in load instances; do
+for load in load instances ports; do
 	stop_load "$load"
 	expect_none_lost "$load"
 done
@@ -182,6 +204,14 @@ expect_match '^greeter-[0-9.]+-2\.' run rpm --query greeter
 expect "$before" listening_sockets
 expect active run systemctl is-active greeter.service
 [[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
+for port in 2525 2526; do
+	expect active run systemctl is-active "greeter@$port.service"
+	[[ $(property MainPID "greeter@$port.service") != "${pids[$port]}" ]] || fail "the instance on port $port was not restarted"
+done
+note "$(grep -c . <<<"$before") sockets with the same inodes, 3 services with new processes"
+expect active run systemctl is-active greeter@2527.socket
+expect_status 3 run systemctl is-active greeter@2527.service greeter@2528.socket greeter@2528.service
+expect $'enabled\nenabled\nenabled\nenabled' run systemctl is-enabled greeter@252{5,6,7,8}.socket
 for unit in $sockets; do
 	expect enabled run systemctl is-enabled "$unit"
 done
