@@ -35,13 +35,13 @@ expect_nothing_failed
 
 check "the units are valid, but for settings that this systemd does not know"
 for unit in greeter.socket greeter.service greeter-accepted.socket greeter-accepted@1.service \
-	greeter-inet.socket greeter-inet@1.service; do
+	greeter-inet.socket greeter-inet@1.service greeter@25.socket greeter@25.service; do
 	run sh -c "systemd-analyze verify --man=no $unit 2>&1 || true
 		XDG_RUNTIME_DIR=/run systemd-analyze verify --user --man=no /usr/lib/systemd/user/$unit 2>&1 || true" \
 		>"$container/verify"
 	expect "" eval "grep -vE \"$unknown\" '$container/verify' || true"
 done
-for unit in greeter.service greeter-accepted@1.service greeter-inet@1.service; do
+for unit in greeter.service greeter@25.service greeter-accepted@1.service greeter-inet@1.service; do
 	expect_status 0 run systemd-analyze security --no-pager --threshold=2 "$unit"
 done
 
@@ -73,6 +73,26 @@ expect "" run sh -euc '
 	done'
 expect "$pid" property MainPID greeter.service
 expect 100 eval 'journal MESSAGE_ID=d199e71bb35344f7afb51cad54551f7e | grep -c .'
+
+check "an instance: greeted over IPv4 and IPv6, an invalid reload fails, a valid one is applied"
+run systemctl enable --quiet --now greeter@25.socket
+for address in 127.0.0.1 '[::1]'; do expect 100 greeting "$address:25"; done
+pid=$(property MainPID greeter@25.service)
+echo 'mesage = "x"' | write /etc/greeter/greeter.toml.d/50-test.toml
+expect_status 1 run systemctl reload greeter@25.service
+expect 100 greeting 127.0.0.1:25
+expect_match "reload failed: /etc/greeter/greeter.toml.d/50-test.toml:1:1: unknown key 'mesage'" \
+	property StatusText greeter@25.service
+printf '%s\n' '[greeting.25]' 'message = "port {socket}"' | write /etc/greeter/greeter.toml.d/50-test.toml
+run systemctl reload greeter@25.service
+expect "port 25" greeting '[::1]:25'
+expect "$pid" property MainPID greeter@25.service
+# greeter.service, another process, was not reloaded.
+expect 100 greeting 127.0.0.1:4000
+run systemctl disable --quiet --now greeter@25.socket
+expect_status 0 is_closed 127.0.0.1:25
+expect_status 3 run systemctl is-active greeter@25.service
+expect_nothing_failed
 
 check "a start that fails has its reason in the status"
 run systemctl stop greeter.service 2>/dev/null

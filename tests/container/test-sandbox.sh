@@ -96,7 +96,7 @@ kill "${load_pids[@]}"
 wait "${load_pids[@]}" || true
 
 check "all modes work with SystemCallErrorNumber=kill: the filter denies no call that is used"
-for unit in greeter greeter-accepted@ greeter-inet@; do
+for unit in greeter greeter@ greeter-accepted@ greeter-inet@; do
 	write "/etc/systemd/system/$unit.service.d/kill.conf" <<-'END'
 		[Service]
 		SystemCallErrorNumber=kill
@@ -105,16 +105,25 @@ done
 run rm -r /etc/greeter/greeter-accepted.toml.d /etc/greeter/greeter-inet.toml.d
 run systemctl daemon-reload
 run systemctl restart greeter.service
+run systemctl start greeter@2525.socket
 expect $'This is a test\n' greeting 127.0.0.1:4000
+expect $'This is a test\n' greeting '[::1]:2525'
 expect $'This socket was already accepted\n' greeting '[::1]:4001'
 expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
-run systemctl reload greeter.service
-run systemctl restart greeter.service
+for unit in greeter.service greeter@2525.service; do
+	run systemctl reload "$unit"
+	run systemctl restart "$unit"
+done
 expect $'This is a test\n' greeting 127.0.0.1:4000
+expect $'This is a test\n' greeting 127.0.0.1:2525
 sleep 2 # until the status text and the watchdog message are sent
-expect active run systemctl is-active greeter.service
-expect 0 run systemctl show --property=NRestarts --value greeter.service
+for unit in greeter.service greeter@2525.service; do
+	expect active run systemctl is-active "$unit"
+	expect 0 property NRestarts "$unit"
+done
 expect_nothing_failed
+# The dynamic user exists as long as one service runs as it; see lean-sandbox.conf below.
+run systemctl stop greeter@2525.socket
 
 check "client input is not logged"
 word=Xanthorrhoea

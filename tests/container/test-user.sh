@@ -90,6 +90,15 @@ as_user 'journalctl --quiet --user --identifier=greeter --output=cat'
 expect_line "^greeted 127\.0\.0\.1 port [0-9]+ on 'greeter-accepted', 33 bytes$"
 expect_line "^greeted 127\.0\.0\.1 port [0-9]+ on 'stdin', 39 bytes$"
 
+check "an instance on a port above 1023, with a greeting of its own"
+as_user 'systemctl --user enable --now greeter@2525.socket
+	printf "%s\n" "[greeting.2525]" "message = \"port {socket}\"" >~/.config/greeter/greeter.toml.d/2525.toml'
+expect_line "Created symlink '/home/alice/.config/systemd/user/sockets.target.wants/greeter@2525.socket'"
+for address in 127.0.0.1 '[::1]'; do expect $'port 2525\n' greeting "$address:2525"; done
+expect $'the main file\n' greeting 127.0.0.1:4444
+as_user 'systemctl --user show --value --property=MainPID greeter@2525.service'
+expect alice run stat --format=%U "/proc/$(tail -n 1 "$container/output" | tr -d ' ')"
+
 check "none of the user's units has failed"
 as_user 'systemctl --user list-units --failed --plain --no-legend'
 expect "" cat "$container/output"
@@ -103,10 +112,11 @@ wait "$nspawn_pid" || fail "the container did not power off: status $?"
 boot
 answers() { [[ $(greeting 127.0.0.1:4444 2>/dev/null) == "the main file" ]]; }
 expect_within 30 answers
+expect $'port 2525\n' greeting 127.0.0.1:2525
 expect_status 1 run sh -c 'loginctl list-sessions --no-legend | grep -v " manager "'
 
 check "after 'disable --now' the ports are closed and no process runs"
-as_user 'systemctl --user disable --now greeter.socket greeter-accepted.socket greeter-inet.socket'
+as_user 'systemctl --user disable --now greeter.socket greeter-accepted.socket greeter-inet.socket greeter@2525.socket'
 expect_line "Removed '/home/alice/.config/systemd/user/sockets.target.wants/greeter.socket'"
 expect "" run ss --no-header --listening --tcp
 expect_status 1 run pgrep --exact greeter
