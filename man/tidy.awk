@@ -12,7 +12,7 @@
 }
 
 # A paragraph is begun when its text comes, so that what stands between is known.
-/^\.P$/ {
+/^\.PP?$/ {
 	wanted = !heading
 	next
 }
