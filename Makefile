@@ -52,7 +52,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm reproduce demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -196,6 +196,13 @@ sanitize: ## run the socket tests under AddressSanitizer
 audit: ## check the dependencies: known vulnerabilities, licences, sources
 	tools/install-deps rust
 	tools/audit
+
+reproduce: ## build the packages twice in different environments, and compare them
+	tools/install-deps deb rpm
+	tools/build-deb
+	tools/build-rpm
+	tools/build-deb --reproduce
+	tools/build-rpm --reproduce
 
 demo: ## build the Debian package and demonstrate it in a booted container
 	tools/install-deps deb container
