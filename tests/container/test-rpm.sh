@@ -5,6 +5,7 @@
 image=dnf packages="createrepo-c dnf rpm"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh"
+. "$(dirname "$0")/next.sh"
 
 sockets="greeter.socket greeter-accepted.socket greeter-inet.socket"
 
@@ -25,12 +26,6 @@ write /etc/yum.repos.d/local.repo <<-'INI'
 	metadata_expire=0
 INI
 
-# Builds an RPM from existing files, without compiling or stripping anything.
-build_rpm() {
-	run rpmbuild -bb --nodeps --define "_rpmdir /root/repository" --define "_sourcedir /root/rpm" \
-		--define "debug_package %{nil}" --define "__os_install_post %{nil}" \
-		"$@" >"$container/rpmbuild.log" 2>&1 || fail "rpmbuild $* failed: $(cat "$container/rpmbuild.log")"
-}
 update_repository() {
 	run createrepo_c --quiet /root/repository
 }
@@ -114,27 +109,7 @@ run sh -c "sed -n '/^\$/q; s/.*: //p' /usr/share/licenses/greeter*/LICENSE.depen
 expect_match '^Apache-2.0\|MIT$' cat "$container/linked"
 expect "" diff "$container/linked" "$container/declared"
 
-# The next release: the same files with two changed defaults. The spec file is the real
-# one without the build.
-run sh -euc '
-	cd /root/rpm
-	mkdir root
-	cat /root/repository/greeter-[0-9]*.rpm | rpm2archive - | tar -xz -C root
-	mkdir licenses
-	mv root/usr/share/licenses/*/* licenses/
-	rm -r root/usr/share/licenses root/usr/lib/.build-id
-	for name in greeter greeter-accepted; do
-		echo "# the next release" >>root/etc/greeter/$name.toml
-	done
-	awk '\''
-		/^Release:/ { $2 = 2 }
-		/^%(prep|build|check)$/ { drop = 1 }
-		/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
-		/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}"; drop = 1 }
-		/^%(if|pre|post|preun|postun|posttrans|files)( |$)/ { drop = 0 }
-		!drop { print }
-	'\'' greeter.spec >next.spec'
-build_rpm --load=/root/rpm/macros.systemd /root/rpm/next.spec
+build_next_rpm
 update_repository
 
 check "an upgrade before the first connection does not start the services"

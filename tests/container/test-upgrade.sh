@@ -4,6 +4,7 @@
 # all files that the administrator did not add.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh"
+. "$(dirname "$0")/next.sh"
 
 boot
 
@@ -23,14 +24,8 @@ list_files >"$container/before"
 
 install_greeter
 
-# The next version: the same files, with one changed default.
 old=$(package)
-run sh -euc '
-	cd /root/packages
-	dpkg-deb --raw-extract "$1" next
-	sed -i "s/^Version: .*/&+next/" next/DEBIAN/control
-	echo "# the next version" >>next/etc/greeter/greeter-inet.toml
-	dpkg-deb --build next next.deb' . "${old##*/}" >"$container/next.log" || fail "$(cat "$container/next.log")"
+build_next_deb "$old"
 
 upgrade() { run apt install -y /root/packages/next.deb >"$container/apt.log" 2>&1; }
 downgrade() { run apt install -y --allow-downgrades "/root/packages/${old##*/}" >"$container/apt.log" 2>&1; }

@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# The next releases of the packages, for tests of upgrades: the same files, with changed
+# defaults. They are built in the container, without compiling anything.
+
+# Builds an RPM from existing files, without compiling or stripping anything.
+build_rpm() {
+	run rpmbuild -bb --nodeps --define "_rpmdir /root/repository" --define "_sourcedir /root/rpm" \
+		--define "debug_package %{nil}" --define "__os_install_post %{nil}" \
+		"$@" >"$container/rpmbuild.log" 2>&1 || fail "rpmbuild $* failed: $(cat "$container/rpmbuild.log")"
+}
+
+# Builds the next release of the RPM in /root/repository, where the current one is. The
+# spec file is the real one without the build. Needs rpm/ and tests/container/rpm/ in
+# /root/rpm.
+build_next_rpm() {
+	run sh -euc '
+		cd /root/rpm
+		mkdir root
+		cat /root/repository/greeter-[0-9]*.rpm | rpm2archive - | tar -xz -C root
+		mkdir licenses
+		mv root/usr/share/licenses/*/* licenses/
+		rm -r root/usr/share/licenses root/usr/lib/.build-id
+		for name in greeter greeter-accepted; do
+			echo "# the next release" >>root/etc/greeter/$name.toml
+		done
+		awk '\''
+			/^Release:/ { $2 = 2 }
+			/^%(prep|build|check)$/ { drop = 1 }
+			/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
+			/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}"; drop = 1 }
+			/^%(if|pre|post|preun|postun|posttrans|files)( |$)/ { drop = 0 }
+			!drop { print }
+		'\'' greeter.spec >next.spec'
+	build_rpm --load=/root/rpm/macros.systemd /root/rpm/next.spec
+}
+
+# build_next_deb DEB: builds the next release of a Debian package in /root/packages as
+# next.deb.
+build_next_deb() {
+	copy_in "$1" /root/packages
+	run sh -euc '
+		cd /root/packages
+		dpkg-deb --raw-extract "$1" next
+		sed -i "s/^Version: .*/&+next/" next/DEBIAN/control
+		echo "# the next version" >>next/etc/greeter/greeter-inet.toml
+		dpkg-deb --build next next.deb' . "${1##*/}" >"$container/next.log" || fail "$(cat "$container/next.log")"
+}
