@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # container is of lib.sh
 # The next releases of the packages, for tests of upgrades: the same files, with changed
 # defaults. They are built in the container, without compiling anything.
 
