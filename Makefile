@@ -35,6 +35,9 @@ CARGO = cargo
 SCDOC = scdoc
 DESTDIR =
 
+# Where the repositories of `make repo` will be served.
+REPOSITORY_URL = https://packages.example.org/greeter
+
 # The program to install; a package that builds it elsewhere sets this.
 PROGRAM = target/release/greeter
 
@@ -52,7 +55,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm reproduce demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm dist release repo reproduce demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -196,6 +199,21 @@ sanitize: ## run the socket tests under AddressSanitizer
 audit: ## check the dependencies: known vulnerabilities, licences, sources
 	tools/install-deps rust
 	tools/audit
+
+dist: ## build everything that a release consists of in dist/, with signed checksums
+	tools/install-deps rust deb rpm dist
+	tools/build-deb
+	tools/build-rpm
+	tools/build-dist
+
+release: ## check that everything names VERSION, build dist/, and tag the commit
+	tools/release $(VERSION)
+
+repo: ## build signed apt and dnf repositories of the packages in dist/repo
+	tools/install-deps deb rpm
+	tools/build-deb
+	tools/build-rpm
+	tools/build-repository dist/repo $(REPOSITORY_URL)
 
 reproduce: ## build the packages twice in different environments, and compare them
 	tools/install-deps deb rpm
