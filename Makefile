@@ -155,6 +155,7 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	bench/build target/tools
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
+	tests/container/test-maintenance.sh testing
 	tests/container/test-proxies.sh testing
 
 soak: ## run the load and fault tests at full size (about one hour)
@@ -165,6 +166,7 @@ soak: ## run the load and fault tests at full size (about one hour)
 	tests/container/test-load.sh soak
 	tests/container/test-faults.sh soak
 	tests/container/test-instances.sh soak
+	tests/container/test-maintenance.sh soak
 
 deb: ## build the Debian packages in dist/, offline in a clean Debian 13
 	tools/install-deps deb

@@ -114,8 +114,10 @@ create_container() {
 	tr -d - </proc/sys/kernel/random/uuid >"$container/root/etc/machine-id"
 }
 
-# Boots the created container, or a new one, and waits until the boot is complete.
+# Boots the created container, or a new one, and waits until the boot is complete, with
+# this state of systemd: running, or degraded if a unit is expected to fail.
 boot() {
+	local want=${1:-running}
 	[[ -n $container ]] || create_container
 	mkdir -p "$cgroup/container$containers"
 	(
@@ -133,8 +135,8 @@ boot() {
 	for _ in {1..600}; do
 		kill -0 "$nspawn_pid" 2>/dev/null || break
 		state=$(run systemctl is-system-running 2>/dev/null || :)
-		[[ $state != running ]] || return 0
-		[[ $state != degraded ]] || break
+		[[ $state != "$want" ]] || return 0
+		[[ $state != running && $state != degraded ]] || break
 		sleep 0.05
 	done
 	cat "$container/console" >&2
