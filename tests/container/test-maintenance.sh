@@ -350,8 +350,8 @@ expect_output() {
 
 check "greetings.toml: all of its ports are opened by one command"
 mapfile -t ports < <(sed -n 's/^\[greeting\.\([0-9]*\)\].*/\1/p' "$repository/systemd/examples/greetings.toml")
-# shellcheck disable=SC2086 # one word per unit
-run systemctl enable --quiet --now $(printf 'greeter@%s.socket ' "${ports[@]}")
+units=("${ports[@]/#/greeter@}")
+run systemctl enable --quiet --now "${units[@]/%/.socket}"
 note "${ports[*]}"
 expect "21 23 25 80 110 119 143 587 873 9418" eval "printf '%s\n' ${ports[*]} | sort -n | paste -sd ' '"
 run ip address add 192.0.2.1/24 dev lo
@@ -397,8 +397,7 @@ expect_output $'This host is closed for maintenance until 18:00 UTC.\nPlease try
 [[ ${output%%This host*} == *"SENT WILL TERMINAL TYPE"* ]] || fail "telnet did not negotiate first"
 
 check "greetings.toml: one command closes all of its ports"
-# shellcheck disable=SC2086 # one word per unit
-run systemctl disable --quiet --now $(printf 'greeter@%s.socket ' "${ports[@]}")
+run systemctl disable --quiet --now "${units[@]/%/.socket}"
 expect "" eval "run ss --no-header --listening --tcp | grep -v -E ':4000\b' || :"
 expect_nothing_failed
 end_of_tests

@@ -149,18 +149,11 @@ program 8 curl -sS --mail-from me@example.net --mail-rcpt you@example.org --uplo
 expect_output "unexpected smtp-server response: 421"
 expect_no_output maintenance
 
-check "SMTP: port 25 in addition to the other ports, with the example files"
+check "SMTP: port 25 in addition to the other ports, with the example file"
 run rm -r /etc/greeter/greeter.toml.d /etc/systemd/system/greeter.socket.d
 run systemctl daemon-reload
 run systemctl restart greeter.socket
 expect $'This is a test\n' greeting 127.0.0.1:4000
-run sh -euc "$(block "SMTP: TRY AGAIN LATER" 4 | sed '/^systemctl /d')"
-# systemd cannot pass a further socket to a running service.
-run systemctl daemon-reload
-program 1 systemctl start greeter-smtp.socket
-run journalctl --sync
-program 0 journalctl --quiet --no-pager --output=cat --unit=greeter-smtp.socket
-expect_output "already active, refusing"
 run sh -euc "$(block "SMTP: TRY AGAIN LATER" 4)" >"$container/enable" 2>&1 || fail "$(cat "$container/enable")"
 expect "$text"$'\r\n' greeting 192.0.2.1:25
 expect $'This is a test\n' greeting 127.0.0.1:4000
@@ -187,7 +180,7 @@ expect_manual "for five days"
 expect "maximal_queue_lifetime = 5d" run postconf maximal_queue_lifetime
 
 check "disabling an additional socket closes its port, and no other"
-run systemctl disable --quiet --now greeter-smtp.socket
+run systemctl disable --quiet --now greeter@25.socket
 is_closed 192.0.2.1:25 || fail "port 25 is still open"
 expect $'This is a test\n' greeting 127.0.0.1:4000
 
@@ -320,6 +313,12 @@ expect_output $'This host has moved to new.example.org.\nAsk the help desk for a
 check "telnet: an additional port with a separate text, as in the manual"
 block "SEVERAL PORTS WITH DIFFERENT TEXTS" 1 | write /etc/systemd/system/greeter-notice.socket
 block "SEVERAL PORTS WITH DIFFERENT TEXTS" 2 | write /etc/greeter/greeter.toml.d/notice.toml
+# systemd cannot pass a further socket to a running service.
+run systemctl daemon-reload
+program 1 systemctl start greeter-notice.socket
+run journalctl --sync
+program 0 journalctl --quiet --no-pager --output=cat --unit=greeter-notice.socket
+expect_output "already active, refusing"
 run sh -euc "$(block "SEVERAL PORTS WITH DIFFERENT TEXTS" 3)" >"$container/enable" 2>&1 || fail "$(cat "$container/enable")"
 program 0 curl -sS telnet://192.0.2.1:4023
 expect_output "Maintenance from 22:00 to 23:00 UTC"
