@@ -1,5 +1,7 @@
 #!/bin/bash
-# Demonstrates the package in a booted container: prints each command and its output.
+# Demonstrates the package in a booted container, as the first five minutes of README.md:
+# prints each command and its output.
+image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
 . "$(dirname "$0")/lib.sh"
 
 bold='' plain=''
@@ -24,46 +26,70 @@ client() {
 	run sh -c "$1"
 }
 
-heading "Booting Debian 13 with systemd, without a network"
+# What a mail client sees. Its exit status is 21 during maintenance.
+mail_client() {
+	client 'swaks --server mail.example.org --to you@example.org --quit-after CONNECT || true'
+}
+is_mail_served() { [[ $(run timeout 5 bash -c 'head -n 1 </dev/tcp/127.0.0.1/25') == 220* ]]; }
+
+heading "Booting Debian 13 with systemd and Postfix, without a network"
+create_container
+echo mail >"$container/root/etc/hostname"
+write /etc/hosts <<<$'127.0.0.1 localhost mail.example.org mail\n::1 localhost'
+sed -i 's/^myhostname = .*/myhostname = mail.example.org/' "$container/root/etc/postfix/main.cf"
+rm -f "$container"/root/etc/systemd/system/multi-user.target.wants/haproxy.service
 boot
 run sh -c '. /etc/os-release; echo "$PRETTY_NAME, $(systemctl --version | head -n 1)"'
+expect_within 20 is_mail_served
+mail_client
 
 heading "Installing the package enables and starts nothing, and opens no port"
 deb=$(package)
 copy_in "$deb" /root/packages
 prompt '#' apt install "./${deb##*/}"
 run apt install -y "/root/packages/${deb##*/}" 2>/dev/null | grep -E '^(Unpacking|Setting up) greeter'
-show systemctl is-enabled greeter.socket || :
-show ss --listening --tcp --no-header
 
-heading "Mode accept: one process for all connections"
-show systemctl enable --now greeter.socket
-client 'socat - TCP:127.0.0.1:4000 </dev/null'
-client 'socat - "TCP:[::1]:4000" </dev/null'
-client 'curl --http0.9 -sS http://127.0.0.1:4000/'
+heading "Once: the text for port 25, and a drop-in by which Postfix and greeter exclude each other"
+write /etc/greeter/greeter.toml.d/50-smtp.toml <<'END'
+[greeting.25]
+message = "421 4.3.2 mail.example.org Closed for maintenance, please try again later"
+line_ending = "crlf"
+END
+show cat /etc/greeter/greeter.toml.d/50-smtp.toml
+show install -D -m644 /usr/share/doc/greeter/examples/fallback-postfix.conf \
+	/etc/systemd/system/postfix.service.d/greeter.conf
+show greeter --check
+show systemctl daemon-reload
+
+heading "Maintenance begins: one command"
+show systemctl enable --now greeter@25.socket
+mail_client
 sleep 1.2
-show systemctl status --no-pager --lines=0 greeter.service
+show systemctl status --no-pager --lines=0 greeter@25.service
+show systemctl is-active postfix.service || :
 
-heading "Modes accepted and inet: one process per connection"
-show systemctl enable --now greeter-accepted.socket greeter-inet.socket
-client 'socat - TCP:127.0.0.1:4001 </dev/null'
-client 'socat - TCP:127.0.0.1:4002 </dev/null'
+heading "Maintenance ends: one command"
+show systemctl start postfix.service
+expect_within 20 is_mail_served
+mail_client
 
-heading "Changing the text without losing a connection"
-echo 'message = "421 {hostname} is closed, {peer_addr}; come back tomorrow"' |
-	write /etc/greeter/greeter.toml.d/50-closed.toml
-show cat /etc/greeter/greeter.toml.d/50-closed.toml
-show systemctl reload greeter.service
-client 'socat - TCP:127.0.0.1:4000 </dev/null'
+heading "Postfix is killed: greeter takes the port"
+show systemctl kill --signal=KILL postfix.service
+expect_within 20 run systemctl is-active --quiet greeter@25.socket
+mail_client
 
-heading "The journal of all modes, and one entry with its fields"
+heading "The journal, and one entry with its fields"
 run journalctl --sync
 show journalctl --no-pager --identifier=greeter
-show journalctl --no-pager --output=verbose --lines=1 --unit=greeter.service GREETER_RESULT=sent
+show journalctl --no-pager --output=verbose --lines=1 --unit=greeter@25.service GREETER_RESULT=sent
 
-heading "Purging the package stops everything; it keeps files added by the administrator"
+heading "Purging the package; it keeps files added by the administrator"
+show systemctl start postfix.service
+expect_within 20 is_mail_served
 prompt '#' apt purge greeter
 run apt purge -y greeter 2>/dev/null | grep -E '^(Removing|Purging)'
-show ss --listening --tcp --no-header
-show find /etc/greeter -type f
+show find /etc/greeter /etc/systemd/system/postfix.service.d -type f
+show systemctl restart postfix.service
+expect_within 20 is_mail_served
+mail_client
 destroy_container
