@@ -55,7 +55,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm dist release repo reproduce demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm image dist release repo reproduce demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -175,6 +175,10 @@ deb: ## build the Debian packages in dist/, offline in a clean Debian 13
 rpm: ## build the source and binary RPMs in dist/, offline in a clean Debian 13
 	tools/install-deps rpm
 	tools/build-rpm
+
+image: ## build a container image in dist/, for podman import
+	tools/install-deps rust
+	tools/build-image
 
 load: ## build the load generator target/tools/greeter-load, statically linked
 	bench/build target/tools
