@@ -155,6 +155,7 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	bench/build target/tools
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
+	set -e; for suite in bookworm testing; do tests/container/test-maintenance.sh $$suite; done
 	tests/container/test-maintenance.sh testing
 	tests/container/test-proxies.sh testing
 

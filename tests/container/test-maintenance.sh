@@ -2,7 +2,7 @@
 # Maintenance of Postfix, Dovecot, vsftpd and nginx with greeter@PORT.socket and the
 # example drop-ins: how long the port is closed, which unit has it after a boot and a
 # failure, what ends maintenance, and what clients of each protocol report.
-#   tests/container/test-maintenance.sh [soak] [trixie|testing]
+#   tests/container/test-maintenance.sh [soak] [bookworm|trixie|testing]
 # With "soak", twenty switches in each direction for each service.
 suite=trixie full=
 for argument; do
@@ -115,6 +115,10 @@ install_example() {
 	local commands
 	commands=$(run sed -n 's/^#   \(install \|systemctl daemon-reload\)/\1/p' "$examples/$1-$2.conf")
 	[[ $commands == install*$'\n'"systemctl daemon-reload" ]] || fail "$1-$2.conf: $commands"
+	# On Debian 12 Postfix runs in another unit.
+	if [[ $suite == bookworm && $1-$2 == fallback-postfix ]]; then
+		run install -D -m644 "$examples/$1-$2.conf" /etc/systemd/system/postfix@-.service.d/greeter.conf
+	fi
 	run sh -euc "cd $examples && $commands"
 }
 remove_examples() {
