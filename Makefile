@@ -156,7 +156,6 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
 	set -e; for suite in bookworm testing; do tests/container/test-maintenance.sh $$suite; done
-	tests/container/test-maintenance.sh testing
 	tests/container/test-proxies.sh testing
 
 soak: ## run the load and fault tests at full size (about one hour)
