@@ -172,7 +172,7 @@ run sh -euc '
 	cd /root/packages
 	dpkg-deb --raw-extract "$1" old
 	cd old
-	sed -i "s/^Version: .*/Version: 0.1.0-0/" DEBIAN/control
+	sed -i "s/^Version: .*/Version: 0.1.0-1/" DEBIAN/control
 	sed -i "s/^set -e$/&\nsystemd-sysusers greeter.conf/" DEBIAN/postinst
 	mkdir usr/lib/sysusers.d
 	echo "u greeter - \"Greeting service\"" >usr/lib/sysusers.d/greeter.conf
