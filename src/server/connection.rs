@@ -790,6 +790,54 @@ mod tests {
         }
     }
 
+    /// A TCP connection, and its client.
+    fn tcp_connection(proxy_protocol: ProxyProtocol) -> (Connection, socket2::Socket) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let connection = connection(server.into(), b"hello\n", proxy_protocol);
+        (connection, client.into())
+    }
+
+    /// Closes a socket with a reset.
+    fn reset(client: socket2::Socket) {
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+    }
+
+    #[test]
+    fn reset_ends_a_connection_at_once() {
+        let (mut connection, client) = tcp_connection(ProxyProtocol::Required);
+        reset(client);
+        assert_eq!(
+            advance(&mut connection),
+            Progress::Finished(Outcome::Disconnected)
+        );
+        let (mut connection, client) = tcp_connection(ProxyProtocol::Off);
+        assert_eq!(advance(&mut connection), Progress::GreetingSent);
+        reset(client);
+        assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Sent));
+    }
+
+    #[test]
+    fn check_of_a_proxy_names_no_other_address() {
+        let check = |header: &str| {
+            let (mut connection, client) = tcp_connection(ProxyProtocol::Required);
+            let own = client.local_addr().unwrap().as_socket();
+            connection.peer = own;
+            let port = own.unwrap().port();
+            let header = header.replace("PORT", &port.to_string());
+            (&client).write_all(header.as_bytes()).unwrap();
+            assert_eq!(advance(&mut connection), Progress::HeaderReceived);
+            connection.is_check()
+        };
+        assert!(check("PROXY UNKNOWN\r\n"));
+        assert!(check("PROXY TCP4 127.0.0.1 127.0.0.1 PORT 25\r\n"));
+        assert!(!check("PROXY TCP4 127.0.0.2 127.0.0.1 PORT 25\r\n"));
+        let (connection, _client) = tcp_connection(ProxyProtocol::Off);
+        assert!(!connection.is_check());
+    }
+
     #[test]
     fn failed_service_cuts_off_what_is_not_sent() {
         let (mut unsent, _client) = unix_connection(b"hello\n");
