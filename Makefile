@@ -55,7 +55,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm image dist release repo reproduce demo check check-releases soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm image dist release repo reproduce demo check check-releases check-versions soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -157,6 +157,10 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
 	set -e; for suite in bookworm testing; do tests/container/test-maintenance.sh $$suite; done
 	tests/container/test-proxies.sh testing
+
+check-versions: ## run the tests with the oldest and the newest version of each crate
+	tools/install-deps rust
+	tools/test-versions
 
 soak: ## run the load and fault tests at full size (about one hour)
 	tools/install-deps rust deb container
