@@ -258,8 +258,8 @@ fn validate_names(names: &str, count: usize) -> Result<Vec<String>, ListenError>
         return Err(if names.len() > count {
             // systemd takes the name of the unit if FileDescriptorName= is not set.
             invalid(format!(
-                "{problem}: the name of a socket contains a colon; \
-                 set FileDescriptorName= in its socket unit"
+                "{problem}: the name of a socket contains a colon; set FileDescriptorName= in \
+                 its socket unit, or name the instance by the port alone (greeter@25.socket)"
             ))
         } else {
             invalid_variable(problem)
