@@ -55,7 +55,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm image dist release repo reproduce demo check check-releases check-versions soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test deb rpm image dist release repo reproduce demo check check-releases check-versions archive-check soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -161,6 +161,11 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 check-versions: ## run the tests with the oldest and the newest version of each crate
 	tools/install-deps rust
 	tools/test-versions
+
+archive-check: reproduce check-versions ## what `make check` omits, as it takes long or depends on sid
+	tools/lint-deb sid trixie
+	tools/install-deps rust
+	tools/audit bans licenses sources
 
 soak: ## run the load and fault tests at full size (about one hour)
 	tools/install-deps rust deb container
