@@ -1,0 +1,24 @@
+//! Fault: waits for each client to close, however long that takes, before the next one.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::{FromRawFd, IntoRawFd};
+
+use libsystemd::activation::{FileDescriptor, receive_descriptors};
+use libsystemd::daemon::{NotifyState, notify};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let [socket]: [FileDescriptor; 1] = receive_descriptors(true)?
+        .try_into()
+        .map_err(|_| "expected one socket from systemd")?;
+    // SAFETY: the descriptor is open, and the value that owned it is consumed here.
+    let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
+    notify(false, &[NotifyState::Ready])?;
+    loop {
+        let (mut client, _) = listener.accept()?;
+        client.write_all(b"This is a test\n")?;
+        client.shutdown(Shutdown::Write)?;
+        io::copy(&mut client, &mut io::sink())?;
+    }
+}
