@@ -77,7 +77,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 		{ echo >&2 "make install: 'target/man/$$page' is missing; run 'make man' first"; exit 1; }; done
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(sysconfdir)/greeter \
 		$(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(mandir)/man8 \
-		$(DESTDIR)$(docdir)/examples \
+		$(DESTDIR)$(docdir)/examples $(DESTDIR)$(docdir)/docs \
 		$(DESTDIR)$(systemdsystemunitdir) $(DESTDIR)$(systemduserunitdir) \
 		$(DESTDIR)$(systemdsystempresetdir) $(DESTDIR)$(systemduserpresetdir) \
 		$(DESTDIR)$(catalogdir) \
@@ -115,6 +115,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 	$(INSTALL_DATA) completions/_greeter $(DESTDIR)$(zshcompletiondir)/_greeter
 	$(INSTALL_DATA) completions/greeter.fish $(DESTDIR)$(fishcompletiondir)/greeter.fish
 	$(INSTALL_DATA) $(documents) $(DESTDIR)$(docdir)/
+	$(INSTALL_DATA) docs/tutorial.md $(DESTDIR)$(docdir)/docs/
 	$(INSTALL_DATA) $(examples) $(DESTDIR)$(docdir)/examples/
 	@# A package does this itself.
 	@test -n "$(DESTDIR)" || echo "now run: systemctl daemon-reload && journalctl --update-catalog"
