@@ -263,7 +263,13 @@ fn own_service_is_valid_after_the_steps_of_the_tutorial() {
         service.contains("\nExecStart=/usr/local/bin/hourly\n"),
         "{service}"
     );
-    assert!(units.join("hourly.socket").exists());
+    // The small program accepts from one socket.
+    let socket = fs::read_to_string(units.join("hourly.socket")).unwrap();
+    assert_eq!(
+        socket.matches("\nListenStream=").count(),
+        1,
+        "hourly.socket"
+    );
     let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/hourly");
     let cargo = env!("CARGO");
     run(&format!(
