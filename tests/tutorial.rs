@@ -276,3 +276,27 @@ fn own_service_is_valid_after_the_steps_of_the_tutorial() {
         "cd ../hourly && {cargo} check --quiet --offline --target-dir '{target}'"
     ));
 }
+
+/// The rows of the table of figures are those that the script measures, in its order.
+#[test]
+fn table_of_figures_has_the_rows_of_the_script() {
+    let tutorial = read(TUTORIAL);
+    let (_, section) = tutorial
+        .split_once("\n### Both sides in figures\n")
+        .unwrap();
+    let rows: Vec<&str> = section
+        .split("\n#")
+        .next()
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .skip(1)
+        .collect();
+    let script = read("tests/container/test-tutorial.sh");
+    let measured: Vec<&str> = script
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("figure \"")?.split('"').next())
+        .collect();
+    assert_eq!(rows, measured);
+    assert!(rows.len() > 12, "{rows:?}");
+}
