@@ -171,13 +171,13 @@ measure() {
 	while [[ $(greeting 127.0.0.1:4121 2>/dev/null || :) == "This is a test" && $served -lt 1000 ]]; do
 		served=$((served + 1))
 	done
-	dead=$(short_seconds "$started")
+	closed_after=$(short_seconds "$started")
 	expect_within 5 is_closed 127.0.0.1:4121
 	[[ $served -lt 20 ]] || fail "$served clients were greeted"
 	load 127.0.0.1:4000 --clients 1000
 	[[ $(load_value load greeted) == 1000 ]] || fail "$(cat "$container/load")"
-	figure "One connection, then exit: clients greeted until the port is dead" \
-		"$served in $dead s" "1,000 of 1,000, open"
+	figure "One connection, then exit: clients greeted until the port is closed" \
+		"$served in $closed_after s" "1,000 of 1,000, open"
 
 	check "figures: READY after accept"
 	fault_unit figure-ready 4122 fault-ready-after-accept --property=TimeoutStartSec=5s
@@ -254,8 +254,8 @@ measure() {
 	own=$(short_seconds "$started")
 	expect_none_lost own
 	figure "Wrong settings at start: the port" \
-		"dead after $small s, and after the fix" "open; 100 waiting clients greeted $own s after the fix"
-	figure "Wrong settings while it runs" "dead $running s after the change" "reload fails, greets as before"
+		"closed after $small s, also after the fix" "open; 100 waiting clients greeted $own s after the fix"
+	figure "Wrong settings while it runs" "closed $running s after the change" "reload fails, greets as before"
 
 	check "figures: failed instances"
 	write "/home/admin/.config/systemd/user/tutorial-accepted@.service.d/test.conf" <<<$'[Service]\nExecStart=\nExecStart=/bin/false'
@@ -350,12 +350,12 @@ measure() {
 	expect $'This is a test\n' greeting 127.0.0.1:4000
 	figure "Restart of the socket" "fails" "works"
 
-	check "figures: the environment on trust"
+	check "figures: environment variables that are not validated"
 	# shellcheck disable=SC2016 # $$ is of the other shell
 	number='LISTEN_PID=$$ LISTEN_FDS=18446744073709551615 exec'
 	expect_status 101 as_admin "sh -c '$number target/debug/examples/accept'"
 	expect_status 1 as_admin "sh -c '$number greeter'"
-	figure "The environment on trust: exit status with an invalid LISTEN_FDS=" "101, a panic" "1, a line with the reason"
+	figure "Environment variables that are not validated: exit status with an invalid LISTEN_FDS=" "101, a panic" "1, a line with the reason"
 
 	check "figures: the sandbox"
 	for unit in tutorial-accepted.socket tutorial-accepted@.service; do
@@ -378,7 +378,7 @@ measure() {
 	[[ ${exposure%.*} -ge 9 && ${own_exposure%.*} = 0 && $small -gt 0 && $small -lt $own ]] ||
 		fail "$exposure $own_exposure $small $own"
 	figure "The sandbox: exposure" "$exposure" "$own_exposure"
-	figure "Its price: milliseconds of CPU per process, of systemd and the process" "$small" "$own"
+	figure "Its cost: milliseconds of CPU per process, of systemd and the process" "$small" "$own"
 }
 
 # -- The commands --------------------------------------------------------------------
