@@ -434,7 +434,10 @@ impl Connection {
 
     fn send(&mut self, now: Instant) -> Progress {
         let State::Sending {
-            payload, position, ..
+            payload,
+            position,
+            begun_at,
+            ..
         } = &mut self.state
         else {
             return Progress::GreetingSent;
@@ -466,17 +469,14 @@ impl Connection {
                 }
             }
         }
-        self.begin_close(now);
+        let begun_at = *begun_at;
+        self.begin_close(begun_at, now);
         Progress::GreetingSent
     }
 
     /// Shuts the sending side down; the peer's close is waited for from now on.
-    fn begin_close(&mut self, now: Instant) {
+    fn begin_close(&mut self, begun_at: Instant, now: Instant) {
         self.socket.shutdown_write();
-        let begun_at = match self.state {
-            State::Sending { begun_at, .. } => begun_at,
-            State::ReceivingHeader { .. } | State::Closing { .. } => now,
-        };
         let mut hard_deadline = begun_at + self.limits.write_timeout + self.limits.linger_timeout;
         let mut linger_until = now + self.limits.linger_timeout;
         if self.drain_deadline.is_some() {
