@@ -345,6 +345,26 @@ expect_status() {
 	[[ $got == "$want" ]] || fail "exited with $got instead of $want: $*: $output"
 }
 
+# program STATUS COMMAND...: runs a program, which must exit with this status, and prints
+# its output, which is in "$output" afterwards.
+program() {
+	local want=$1 got=0
+	shift
+	printf '        $ %s\n' "$*"
+	output=$(run timeout --foreground 60 "$@" </dev/null 2>&1) || got=$?
+	output=${output//$'\r'/}
+	printf '%s\n' "$output" | sed 's/^/        | /'
+	[[ $got == "$want" ]] || fail "exited with $got instead of $want: $*"
+}
+
+# The output of the last program contains each of these texts.
+expect_output() {
+	local text
+	for text; do
+		[[ $output == *"$text"* ]] || fail "the output does not contain: $text"
+	done
+}
+
 # expect_within SECONDS COMMAND...: the command, repeated, succeeds within this time.
 expect_within() {
 	local seconds=$1 start=$SECONDS

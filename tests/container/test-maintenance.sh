@@ -333,25 +333,6 @@ remove_examples
 
 # -- The greetings ------------------------------------------------------------------
 
-# program STATUS COMMAND...: runs a client, which must exit with this status, and prints
-# its output, which is in "$output" afterwards.
-program() {
-	local want=$1 got=0
-	shift
-	printf '          $ %s\n' "$*"
-	output=$(run timeout --foreground 60 "$@" </dev/null 2>&1) || got=$?
-	output=${output//$'\r'/}
-	printf '%s\n' "$output" | sed 's/^/          | /'
-	[[ $got == "$want" ]] || fail "exited with $got instead of $want: $*"
-}
-# The output of the last program contains each of these texts.
-expect_output() {
-	local text
-	for text; do
-		[[ $output == *"$text"* ]] || fail "the output does not contain: $text"
-	done
-}
-
 check "greetings.toml: all of its ports are opened by one command"
 mapfile -t ports < <(sed -n 's/^\[greeting\.\([0-9]*\)\].*/\1/p' "$repository/systemd/examples/greetings.toml")
 units=("${ports[@]/#/greeter@}")

@@ -63,25 +63,6 @@ apply_settings() {
 
 # -- Running other programs -------------------------------------------------------
 
-# program STATUS COMMAND...: runs a program, which must exit with this status, and prints
-# its output, which is in "$output" afterwards.
-program() {
-	local want=$1 got=0
-	shift
-	printf '        $ %s\n' "$*"
-	output=$(run timeout --foreground 60 "$@" </dev/null 2>&1) || got=$?
-	output=${output//$'\r'/}
-	printf '%s\n' "$output" | sed 's/^/        | /'
-	[[ $got == "$want" ]] || fail "exited with $got instead of $want: $*"
-}
-
-# The output of the last program contains each of these texts.
-expect_output() {
-	local text
-	for text; do
-		[[ $output == *"$text"* ]] || fail "the output does not contain: $text"
-	done
-}
 # The output of the last program does not contain this text.
 expect_no_output() {
 	[[ $output != *"$1"* ]] || fail "the output contains: $1"
