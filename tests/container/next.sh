@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # container is of lib.sh
+# shellcheck shell=bash disable=SC2154 # container is of lib.sh, before, pid and pids are of the test
 # The next releases of the packages, for tests of upgrades: the same files, with changed
 # defaults. They are built in the container, without compiling anything.
 
@@ -44,4 +44,24 @@ build_next_deb() {
 		sed -i "s/^Version: .*/&+next/" next/DEBIAN/control
 		echo "# the next version" >>next/etc/greeter/greeter-inet.toml
 		dpkg-deb --build next next.deb' . "${1##*/}" >"$container/next.log" || fail "$(cat "$container/next.log")"
+}
+
+# The listening sockets, with their inode numbers.
+listening_sockets() { run ss --no-header --listening --tcp --extended --numeric | grep -Eo ':(400[0-2]|252[5-8]) .*ino:[0-9]+' | sort; }
+
+# After an upgrade: the sockets are those of "$before", the running services have other
+# processes than "$pid" and "${pids[PORT]}", the idle instance on port 2527 is idle, and
+# the stopped one on port 2528 is stopped.
+expect_upgraded() {
+	expect "$before" listening_sockets
+	expect active run systemctl is-active greeter.service
+	[[ $(property MainPID greeter.service) != "$pid" ]] || fail "the service was not restarted"
+	for port in 2525 2526; do
+		expect active run systemctl is-active "greeter@$port.service"
+		[[ $(property MainPID "greeter@$port.service") != "${pids[$port]}" ]] || fail "the instance on port $port was not restarted"
+	done
+	note "$(grep -c . <<<"$before") sockets with the same inodes, 3 services with new processes"
+	expect active run systemctl is-active greeter@2527.socket
+	expect_status 3 run systemctl is-active greeter@2527.service greeter@2528.socket greeter@2528.service
+	expect $'enabled\nenabled\nenabled\nenabled' run systemctl is-enabled greeter@252{5,6,7,8}.socket
 }
