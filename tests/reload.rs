@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 
 use support::{GREETER, Process, Standalone, TempDir};
@@ -134,6 +136,33 @@ fn reload_of_a_process_that_does_not_exist_fails() {
         "greeter: cannot signal process '2147483647': no such process\n"
     );
     assert_eq!(reload("0", "/dev/null").status.code(), Some(2));
+}
+
+/// In the journal, where the errors of `ExecReload=` stand beside those of the service.
+#[test]
+fn reload_in_the_journal_reports_only_what_the_service_does_not() {
+    let service = Service::start("message = 'old'");
+    service.write_settings("x = 1");
+    let logged = |pid: &str| {
+        let path = service.directory.path("journal");
+        let journal = File::create(&path).unwrap();
+        let metadata = journal.metadata().unwrap();
+        let status = Command::new(GREETER)
+            .args(["--reload", pid, "--config", &service.settings])
+            .env(
+                "JOURNAL_STREAM",
+                format!("{}:{}", metadata.dev(), metadata.ino()),
+            )
+            .stderr(journal)
+            .status()
+            .unwrap();
+        (status.code(), fs::read_to_string(path).unwrap())
+    };
+    let pid = service.server.process.pid().to_string();
+    assert_eq!(logged(&pid), (Some(78), String::new()));
+    let (status, text) = logged("2147483647");
+    assert_eq!(status, Some(1));
+    assert!(text.contains("cannot signal process"), "{text}");
 }
 
 #[test]
