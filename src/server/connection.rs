@@ -846,6 +846,20 @@ mod tests {
         assert_eq!(advance(&mut sent), Progress::GreetingSent);
         assert_eq!(sent.abort(), Outcome::Sent);
         assert_eq!(sent.close_reason(), CloseReason::ServiceFailed);
+        let (mut undelivered, _client) = connection_with_small_window();
+        assert_eq!(advance(&mut undelivered), Progress::GreetingSent);
+        assert_eq!(undelivered.abort(), Outcome::CutOff);
+    }
+
+    #[test]
+    fn refused_client_reads_the_end() {
+        let (mut connection, client) = tcp_connection(ProxyProtocol::Off);
+        (&client).write_all(b"EHLO\r\n").unwrap();
+        connection.refuse(&mut DiscardBuffer::default());
+        assert_eq!(connection.close_reason(), CloseReason::Refused);
+        drop(connection);
+        // Not a reset.
+        assert_eq!((&client).read(&mut [0]).unwrap(), 0);
     }
 
     #[test]
