@@ -165,6 +165,7 @@ check-versions: ## run the tests with the oldest and the newest version of each 
 
 archive-check: reproduce check-versions ## what `make check` omits, as it takes long or depends on sid
 	tools/lint-deb sid trixie
+	tools/build-rpm --fedora
 	tools/install-deps rust
 	tools/audit bans licenses sources
 

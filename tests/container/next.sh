@@ -28,7 +28,7 @@ build_next_rpm() {
 			/^%(prep|build|check)$/ { drop = 1 }
 			/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
 			/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}"; drop = 1 }
-			/^%(if|pre|post|preun|postun|posttrans|files)( |$)/ { drop = 0 }
+			$0 == "%if %{defined systemd_pre}" || /^%(post|preun|postun|posttrans|files)( |$)/ { drop = 0 }
 			!drop { print }
 		'\'' greeter.spec >next.spec'
 	build_rpm --load=/root/rpm/macros.systemd /root/rpm/next.spec

@@ -102,7 +102,7 @@ normalize_licences() {
 	done | sort -u
 }
 run rpm --query --queryformat '%{LICENSE}\n' greeter | sed 's/ AND /\n/g; s/[()]//g' | normalize_licences >"$container/declared"
-run sh -c "sed -n '/^\$/q; s/.*: //p' /usr/share/licenses/greeter*/LICENSE.dependencies" |
+run sh -c "sed -n '/^\$/q; s/: .*//p' /usr/share/licenses/greeter*/LICENSE.dependencies" |
 	sed 's/ AND /\n/g; s/[()]//g' | normalize_licences >"$container/linked"
 expect_match '^Apache-2.0\|MIT$' cat "$container/linked"
 expect "" diff "$container/linked" "$container/declared"
