@@ -55,7 +55,7 @@ mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb rpm image dist release repo reproduce demo check check-releases check-versions archive-check soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test deb deb-arm64 rpm image dist release repo reproduce demo check check-releases check-versions archive-check soak load bench fuzz anomaly mutants sanitize audit clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -183,6 +183,12 @@ deb: ## build the Debian packages in dist/, offline in a clean Debian 13
 	tools/install-deps deb
 	tools/build-deb
 
+deb-arm64: ## build the Debian package for arm64, and test it under qemu
+	tools/install-deps deb
+	HOST_ARCHITECTURE=arm64 tools/build-deb
+	HOST_ARCHITECTURE=arm64 tools/lint-deb
+	HOST_ARCHITECTURE=arm64 tools/test-cross
+
 rpm: ## build the source and binary RPMs in dist/, offline in a clean Debian 13
 	tools/install-deps rpm
 	tools/build-rpm
@@ -248,4 +254,4 @@ clean: ## remove everything that was built, including the Debian images
 	tools/clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
