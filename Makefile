@@ -193,8 +193,8 @@ rpm: ## build the source and binary RPMs in dist/, offline in a clean Debian 13
 	tools/install-deps rpm
 	tools/build-rpm
 
-image: ## build a container image in dist/, for podman import
-	tools/install-deps rust
+image: ## build a container image in dist/, for podman import, in a clean Debian 13
+	tools/install-deps rpm
 	tools/build-image
 
 load: ## build the load generator target/tools/greeter-load, statically linked
@@ -223,10 +223,8 @@ audit: ## check the dependencies: known vulnerabilities, licences, sources
 	tools/install-deps rust
 	tools/audit
 
-dist: ## build everything that a release consists of in dist/, with signed checksums
-	tools/install-deps rust deb rpm dist
-	tools/build-deb
-	tools/build-rpm
+dist: deb deb-arm64 rpm image ## build all files of a release in dist/, for amd64 and arm64, with signed checksums
+	tools/install-deps rust dist
 	tools/build-dist
 
 release: ## check that everything names VERSION, build dist/, and tag the commit
