@@ -154,23 +154,9 @@ boot
 accounts=$(create_greetd_account greetd)
 expect_match '^greeter:.*:/var/lib/greetd:/bin/bash$' echo "$accounts"
 
-# Version 0.1: the present program, with the account and the units of that version.
-copy_in "$(package)" /root/packages
-run sh -euc '
-	cd /root/packages
-	dpkg-deb --raw-extract "$1" old
-	cd old
-	sed -i "s/^Version: .*/Version: 0.1.0-1/" DEBIAN/control
-	sed -i "s/^set -e$/&\nsystemd-sysusers greeter.conf/" DEBIAN/postinst
-	mkdir usr/lib/sysusers.d
-	echo "u greeter - \"Greeting service\"" >usr/lib/sysusers.d/greeter.conf
-	cd usr/lib/systemd/system
-	sed -i "/^DynamicUser=/d; s/^User=.*/User=greeter/" greeter*.service
-	sed -i "/^\[Socket\]/i Wants=greeter-netns.service" greeter-*.socket
-	printf "%s\n" "[Unit]" StopWhenUnneeded=yes "[Service]" Type=oneshot RemainAfterExit=yes \
-		ExecStart=true PrivateNetwork=yes >greeter-netns.service
-	cd /root/packages
-	dpkg-deb --build old 0.1.deb' . "${old##*/}" >"$container/0.1.log" || fail "$(cat "$container/0.1.log")"
+copy_in "$(package)" "$repository/tests/container/repack-0.1" /root/packages
+run /root/packages/repack-0.1 "/root/packages/${old##*/}" /root/packages/0.1.deb >"$container/0.1.log" ||
+	fail "$(cat "$container/0.1.log")"
 
 check "an upgrade from 0.1 reports files that only its account could read, and keeps its process"
 run apt install -y /root/packages/0.1.deb >"$container/apt.log" 2>&1
