@@ -49,8 +49,8 @@ manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
 examples = $(wildcard systemd/examples/*)
 # Mount points in $(rootdir). systemd would create missing ones, but /usr can be
-# read-only.
-mountpoints = dev etc/greeter home proc root run sys tmp usr var/tmp
+# read-only. The links lib and lib64 would be broken without the directories in usr.
+mountpoints = dev etc/greeter home proc root run sys tmp usr/lib usr/lib64 var/tmp
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
