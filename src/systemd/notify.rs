@@ -195,18 +195,28 @@ pub fn watchdog_interval() -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixDatagram;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-    /// A notifier, and the service manager's end at an abstract address.
-    fn pair(test: &str) -> (Notifier, UnixDatagram) {
-        use std::os::linux::net::SocketAddrExt;
+    /// A notifier, and its abstract address, at which no service manager is yet.
+    fn unanswered(test: &str) -> (Notifier, SocketAddr) {
         let name = format!("greeter-notify-{}-{test}", std::process::id());
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
-        let manager = UnixDatagram::bind_addr(&address).unwrap();
-        manager.set_nonblocking(true).unwrap();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
         let mut notifier = Notifier::from_environment();
         notifier.address = Some(format!("@{name}").into());
-        (notifier, manager)
+        (notifier, address)
+    }
+
+    /// The service manager's end.
+    fn manager(address: &SocketAddr) -> UnixDatagram {
+        let manager = UnixDatagram::bind_addr(address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        manager
+    }
+
+    fn pair(test: &str) -> (Notifier, UnixDatagram) {
+        let (notifier, address) = unanswered(test);
+        (notifier, manager(&address))
     }
 
     fn receive(manager: &UnixDatagram) -> Option<String> {
@@ -262,13 +272,12 @@ mod tests {
 
     #[test]
     fn failed_state_is_sent_when_the_manager_is_back() {
-        let (mut notifier, manager) = pair("back");
-        let address = manager.local_addr().unwrap();
-        drop(manager);
+        // Not a socket that was just closed: the close is late while another thread, that of
+        // another test, uses the descriptor in a call.
+        let (mut notifier, address) = unanswered("back");
         notifier.notify_ready();
         assert!(notifier.next_retry().is_some());
-        let manager = UnixDatagram::bind_addr(&address).unwrap();
-        manager.set_nonblocking(true).unwrap();
+        let manager = manager(&address);
         notifier.flush();
         assert_eq!(receive_all(&manager), ["READY=1"]);
     }
