@@ -157,17 +157,19 @@ for form in fallback maintenance; do
 	for service in $services; do
 		run systemctl start "$service.service"
 		expect_within 10 is_served "$service"
-		for ((n = 0; n < rounds; n++)); do
+	done
+	for ((n = 0; n < rounds; n++)); do
+		for service in $services; do
 			switch "$service" there "greeter@${port_of[$service]}.socket"
 			is_in_maintenance "$service" || fail "$service: $(first_line "$service")"
 			expect_status 3 run systemctl is-active "$service.service"
 			switch "$service" back "$service.service"
 			is_served "$service" || fail "$service: $(first_line "$service")"
 			expect_status 3 run systemctl is-active "greeter@${port_of[$service]}.socket"
-			# The start limit of the service, as it is in its package: five starts
-			# within ten seconds.
-			sleep 2.6
 		done
+		# The start limit of the services, as it is in their packages: five starts
+		# within ten seconds.
+		sleep 2.6
 	done
 	# shellcheck disable=SC2086 # one word per unit
 	run systemctl stop $services
