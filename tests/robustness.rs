@@ -486,7 +486,8 @@ fn idle_time_begins_with_the_last_close() {
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
-/// How long a query takes with `count` tables `[greeting.NAME]`.
+/// How long a query takes with `count` tables `[greeting.NAME]`: the shortest time of
+/// three, as other processes can only delay it.
 fn query_time(query: &str, count: usize) -> Duration {
     use std::fmt::Write;
     let directory = TempDir::new();
@@ -495,13 +496,16 @@ fn query_time(query: &str, count: usize) -> Duration {
         writeln!(text, "[greeting.s{number}]\nmessage = 'x'").unwrap();
     }
     let settings = directory.write("g.toml", text);
-    let begun = Instant::now();
-    let output = Command::new(GREETER)
-        .args(["--config", &settings, query])
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    begun.elapsed()
+    let time = || {
+        let begun = Instant::now();
+        let output = Command::new(GREETER)
+            .args(["--config", &settings, query])
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        begun.elapsed()
+    };
+    time().min(time()).min(time())
 }
 
 #[test]

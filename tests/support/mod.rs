@@ -217,13 +217,18 @@ impl Manager {
     }
 }
 
-/// A TCP port that is not in use: chosen by the kernel, then closed again.
+/// A TCP port that is not in use. It is below those that the kernel chooses for clients
+/// (`ip_local_port_range`, tcp(7)), so that no client takes it before it is bound, and
+/// test programs that run at the same time begin at different ones.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    loop {
+        let number = std::process::id() as usize * 64 + COUNT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(10_000 + number % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Starts greeter with these arguments under `systemd-socket-activate` with these
