@@ -190,12 +190,18 @@ fn user_directory(cli: &Cli) -> Option<OsString> {
     if sys::is_root() || cli.reload.is_some() {
         return None;
     }
-    let directory = match env::var_os("XDG_CONFIG_HOME") {
-        Some(directory) if Path::new(&directory).is_absolute() => PathBuf::from(directory),
-        _ => Path::new(&env::var_os("HOME")?).join(".config"),
-    };
-    let directory = directory.join("greeter");
+    let base = config_home(env::var_os("XDG_CONFIG_HOME"), env::var_os("HOME"))?;
+    let directory = base.join("greeter");
     directory.is_dir().then(|| directory.into())
+}
+
+/// Where a user's settings are, by these environment variables (XDG Base Directory
+/// Specification, which ignores relative paths).
+fn config_home(xdg_config_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    match xdg_config_home.map(PathBuf::from) {
+        Some(directory) if directory.is_absolute() => Some(directory),
+        _ => Some(Path::new(&home?).join(".config")),
+    }
 }
 
 /// The greeting of the sockets named `socket`, as a client at one of the addresses
@@ -211,4 +217,22 @@ fn render(settings: &Settings, mode: Mode, socket: &str) -> Vec<u8> {
         mode,
     });
     payload.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_user_are_below_the_home_directory() {
+        let config_home = |xdg: Option<&str>, home: Option<&str>| {
+            config_home(xdg.map(OsString::from), home.map(OsString::from))
+        };
+        let home = Some("/home/you");
+        assert_eq!(config_home(Some("/xdg"), home), Some("/xdg".into()));
+        for ignored in [None, Some(""), Some("relative")] {
+            assert_eq!(config_home(ignored, home), Some("/home/you/.config".into()));
+            assert_eq!(config_home(ignored, None), None);
+        }
+    }
 }

@@ -4,8 +4,11 @@
 mod support;
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn error_messages_match_fixtures() {
@@ -109,6 +112,46 @@ fn query(directory: &support::TempDir, arguments: &[&str]) -> (Option<i32>, Stri
     };
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     (output.status.code(), stdout, stderr)
+}
+
+/// As root the queries read the settings of the system, as other users also their own; a
+/// reload reads those of the service.
+#[test]
+fn settings_of_the_user_are_read_unless_it_is_root_or_a_reload() {
+    let directory = support::TempDir::new();
+    directory.write("greeter/greeter.toml", "x = 1\n");
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let unused = "2147483647";
+    for (arguments, status) in [
+        (vec!["--check"], if is_root { 0 } else { 78 }),
+        // No such process: the settings are valid.
+        (vec!["--reload", unused], 1),
+    ] {
+        let output = Command::new(support::GREETER)
+            .args(&arguments)
+            .env_remove("CONFIGURATION_DIRECTORY")
+            .env("XDG_CONFIG_HOME", directory.path(""))
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{arguments:?}: {output:?}"
+        );
+    }
+}
+
+/// `greeter --show-config | head` reads only the beginning.
+#[test]
+fn reader_that_has_gone_is_no_error() {
+    let (reader, stdout) = UnixStream::pair().unwrap();
+    drop(reader);
+    let output = Command::new(support::GREETER)
+        .args(["--show-config", "--config", "/dev/null"])
+        .stdout(Stdio::from(OwnedFd::from(stdout)))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 const INVALID: Option<i32> = Some(78);

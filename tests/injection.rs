@@ -5,8 +5,10 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use support::{Standalone, TempDir};
+use support::{Standalone, TempDir, cpu_time};
 
 /// strace(1), attached to a server; detached when dropped.
 struct Injection {
@@ -131,17 +133,63 @@ fn wait_is_tried_again() {
     }
 }
 
-/// Ten errors in a row end the service, with a line.
+/// Ten errors in a row only delay; the next one ends the service, with a line.
 #[test]
 fn lasting_error_of_the_wait_ends_the_service() {
     let (_directory, server) = start("");
-    let injection = Injection::new(&server, "epoll_wait", "EBADF", 1000);
+    let injection = Injection::new(&server, "epoll_wait", "EBADF", 10);
+    assert_eq!(server.read(), "This is a test\n");
+    drop(injection);
+    server.stop();
+
+    let (_directory, server) = start("");
+    let injection = Injection::new(&server, "epoll_wait", "EBADF", 11);
     // Ends the wait that has begun before.
     drop(server.connect());
     server.process.expect_stderr("wait for events: ");
     drop(injection);
     let (status, _) = server.process.wait();
     assert_eq!(status.code(), Some(1));
+}
+
+/// Clients wait while there are no descriptors, and the service does not try all the time.
+#[test]
+fn shortage_of_descriptors_pauses_accept() {
+    let (_directory, server) = start("");
+    let injection = Injection::new(&server, "accept4", "EMFILE", 60_000);
+    let mut client = server.connect();
+    server
+        .process
+        .expect_stderr("cannot accept more than 0 connections: ");
+    let before = cpu_time(&server.process);
+    thread::sleep(Duration::from_secs(1));
+    let used = cpu_time(&server.process) - before;
+    assert!(used < Duration::from_millis(200), "{used:?}");
+    drop(injection);
+    let mut received = String::new();
+    client.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "This is a test\n");
+}
+
+/// A closed connection ends the pause, which otherwise takes 100 ms.
+#[test]
+fn closed_connection_ends_the_pause() {
+    let (_directory, server) = start("");
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        let mut open = server.connect();
+        open.read_exact(&mut [0; 15]).unwrap();
+        let _injection = Injection::new(&server, "accept4", "EMFILE", 1);
+        let begun = Instant::now();
+        let mut client = server.connect();
+        drop(open);
+        client.read_to_string(&mut String::new()).unwrap();
+        times.push(begun.elapsed());
+        if begun.elapsed() < Duration::from_millis(80) {
+            return;
+        }
+    }
+    panic!("{times:?}");
 }
 
 /// SIGTERM is seen although the handler's write fails, or the wait is interrupted.

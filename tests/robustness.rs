@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use support::{
-    GREETER, Manager, Process, Standalone, TIMEOUT, TempDir, free_port, read_tcp, read_unix,
+    GREETER, Manager, Process, Standalone, TIMEOUT, TempDir, cpu_time, free_port, read_tcp,
+    read_unix,
 };
 
 const SMALL: &str = "This is a test\n";
@@ -388,6 +389,7 @@ fn instance_finishes_its_greeting_after_sigterm() {
     let mut begin = vec![0; 1000];
     client.read_exact(&mut begin).unwrap();
     process.signal("-HUP");
+    thread::sleep(Duration::from_millis(100));
     process.signal("-TERM");
     thread::sleep(Duration::from_millis(100));
     let mut rest = Vec::new();
@@ -397,6 +399,58 @@ fn instance_finishes_its_greeting_after_sigterm() {
     let (status, stderr) = process.wait();
     assert_eq!(status.code(), Some(0), "{stderr}");
     assert!(stderr.contains("greeted "), "{stderr}");
+    assert!(!stderr.contains("reloaded"), "{stderr}");
+}
+
+#[test]
+fn reload_while_the_service_stops_does_nothing() {
+    let directory = TempDir::new();
+    let settings = large_settings(&directory, 1 << 20, "[limits]\ndrain_timeout = '1min'\n");
+    let server = with_small_send_buffer(&settings);
+    let mut client = slow_client(server.port);
+    client.read_exact(&mut [0; 1000]).unwrap();
+    server.process.signal("-TERM");
+    server.process.signal("-HUP");
+    thread::sleep(Duration::from_millis(100));
+    client.read_to_end(&mut Vec::new()).unwrap();
+    drop(client);
+    let (status, stderr) = server.process.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(!stderr.contains("reloaded"), "{stderr}");
+}
+
+/// 32 descriptors and one for each listening socket are not for connections.
+#[test]
+fn connections_leave_descriptors_to_the_service() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "[limits]\nlinger_timeout = '1min'\n");
+    let (port, path) = (free_port(), directory.path("socket"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 80; exec \"$@\"", "sh", GREETER]);
+    command.args(["--config", &settings, "--listen"]);
+    command.arg(format!("127.0.0.1:{port}"));
+    command.arg("--listen").arg(&path);
+    let process = Process::start(&mut command);
+    process.expect_stderr("listening on ");
+    let held: Vec<TcpStream> = (0..60)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+        .collect();
+    process.expect_stderr(
+        "cannot accept more than 46 connections: LimitNOFILE= of the service is too low",
+    );
+    drop(held);
+    assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
+}
+
+#[test]
+fn waiting_costs_no_cpu() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "[limits]\nlinger_timeout = '1min'\n");
+    let server = Standalone::start(&settings);
+    let _held = server.connect();
+    thread::sleep(Duration::from_secs(1));
+    let used = cpu_time(&server.process);
+    assert!(used < Duration::from_millis(200), "{used:?}");
 }
 
 #[test]
@@ -486,8 +540,7 @@ fn idle_time_begins_with_the_last_close() {
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
-/// How long a query takes with `count` tables `[greeting.NAME]`: the shortest time of
-/// three, as other processes can only delay it.
+/// The CPU time of a query with `count` tables `[greeting.NAME]`.
 fn query_time(query: &str, count: usize) -> Duration {
     use std::fmt::Write;
     let directory = TempDir::new();
@@ -496,16 +549,18 @@ fn query_time(query: &str, count: usize) -> Duration {
         writeln!(text, "[greeting.s{number}]\nmessage = 'x'").unwrap();
     }
     let settings = directory.write("g.toml", text);
-    let time = || {
-        let begun = Instant::now();
-        let output = Command::new(GREETER)
-            .args(["--config", &settings, query])
-            .output()
-            .unwrap();
-        assert!(output.status.success());
-        begun.elapsed()
-    };
-    time().min(time()).min(time())
+    let mut command = Command::new(GREETER);
+    command.args(["--config", &settings, query]);
+    let process = Process::start(command.stdout(Stdio::null()));
+    let (mut status, pid) = (0, process.pid());
+    // SAFETY: zero is a valid value of every field.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid for writing during the call.
+    let result = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    assert_eq!((result, status), (pid, 0));
+    let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    let used = micros(usage.ru_utime) + micros(usage.ru_stime);
+    Duration::from_micros(used.try_into().unwrap())
 }
 
 #[test]

@@ -217,6 +217,15 @@ impl Manager {
     }
 }
 
+/// The CPU time that a process has used, in steps of 10 ms (proc_pid_stat(5): fields 14
+/// and 15).
+pub fn cpu_time(process: &Process) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks = fields.split(' ').skip(11).take(2);
+    Duration::from_millis(ticks.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
+}
+
 /// A TCP port that is not in use. It is below those that the kernel chooses for clients
 /// (`ip_local_port_range`, tcp(7)), so that no client takes it before it is bound, and
 /// test programs that run at the same time begin at different ones.
