@@ -63,7 +63,7 @@ fn start(settings: &str) -> (TempDir, Standalone) {
 }
 
 /// A client that reads the greeting and the end, and then stays open for its time.
-fn check_held_client(call: &str, error: &str, settings: &str, request: &[u8]) {
+fn check_held_client(call: &str, error: &str, settings: &str, request: &[u8]) -> String {
     let (_directory, server) = start(settings);
     let injection = Injection::new(&server, call, error, 1);
     let mut stream = server.connect();
@@ -77,6 +77,7 @@ fn check_held_client(call: &str, error: &str, settings: &str, request: &[u8]) {
     drop(injection);
     let stderr = server.stop();
     assert!(stderr.contains("stopped; 1 greeting sent\n"), "{stderr}");
+    stderr
 }
 
 #[test]
@@ -106,9 +107,14 @@ fn header_is_received_after_an_error() {
 #[test]
 fn connection_that_epoll_cannot_register_is_served() {
     for error in ["ENOMEM", "ENOSPC"] {
-        check_held_client("epoll_ctl", error, "", b"");
-        let settings = "proxy_protocol = 'required'\n";
-        check_held_client("epoll_ctl", error, settings, b"PROXY UNKNOWN\r\n");
+        for (settings, request) in [
+            ("", &b""[..]),
+            ("proxy_protocol = 'required'\n", b"PROXY UNKNOWN\r\n"),
+        ] {
+            let stderr = check_held_client("epoll_ctl", error, settings, request);
+            let warning = "cannot accept more than 1 connection: ";
+            assert_eq!(stderr.matches(warning).count(), 1, "{stderr}");
+        }
     }
 }
 
@@ -123,6 +129,23 @@ fn accept_is_tried_again() {
         "EACCES",
     ] {
         check_held_client("accept4", error, "", b"");
+    }
+}
+
+/// Errors of single connections are passed over, sixteen in a row without a line.
+#[test]
+fn seventeen_errors_of_single_connections_pause_the_socket() {
+    for (count, lines) in [(16, 0), (17, 1)] {
+        let (_directory, server) = start("");
+        let injection = Injection::new(&server, "accept4", "ECONNABORTED", count);
+        assert_eq!(server.read(), "This is a test\n");
+        drop(injection);
+        let stderr = server.stop();
+        assert_eq!(
+            stderr.matches("cannot accept on '").count(),
+            lines,
+            "{stderr}"
+        );
     }
 }
 
@@ -169,6 +192,12 @@ fn shortage_of_descriptors_pauses_accept() {
     let mut received = String::new();
     client.read_to_string(&mut received).unwrap();
     assert_eq!(received, "This is a test\n");
+    let stderr = server.stop();
+    assert_eq!(
+        stderr.matches("cannot accept more than").count(),
+        1,
+        "{stderr}"
+    );
 }
 
 /// A closed connection ends the pause, which otherwise takes 100 ms.
@@ -182,6 +211,7 @@ fn closed_connection_ends_the_pause() {
         let _injection = Injection::new(&server, "accept4", "EMFILE", 1);
         let begun = Instant::now();
         let mut client = server.connect();
+        thread::sleep(Duration::from_millis(20));
         drop(open);
         client.read_to_string(&mut String::new()).unwrap();
         times.push(begun.elapsed());

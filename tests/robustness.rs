@@ -442,6 +442,20 @@ fn connections_leave_descriptors_to_the_service() {
     assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
 }
 
+/// At the limit no client waits until greeted connections are looked at again.
+#[test]
+fn close_at_the_limit_is_known_at_once() {
+    let directory = TempDir::new();
+    let server = Standalone::start(&directory.write("g.toml", "[limits]\nconnections = 1\n"));
+    let begun = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(server.read(), SMALL);
+    }
+    let elapsed = begun.elapsed();
+    // 200 times 10 ms otherwise.
+    assert!(elapsed < Duration::from_millis(1500), "{elapsed:?}");
+}
+
 #[test]
 fn waiting_costs_no_cpu() {
     let directory = TempDir::new();

@@ -133,17 +133,8 @@ impl Listener {
     }
 
     /// Whether the socket was given up: accept(2) will not work any more.
-    pub fn is_given_up(&self) -> bool {
+    fn is_given_up(&self) -> bool {
         matches!(self.health, Health::GivenUp(_))
-    }
-
-    /// The error of [`Listener::is_given_up`].
-    pub fn given_up_error(&mut self) -> Option<Error> {
-        let address = &self.endpoint.local_addr;
-        match mem::replace(&mut self.health, Health::Working) {
-            Health::GivenUp(error) => Some(Error::io(format!("accept on '{address}'"), error)),
-            Health::Working | Health::Paused { .. } => None,
-        }
     }
 
     /// Called when epoll(7) has reported the socket.
@@ -218,6 +209,19 @@ impl Listener {
     }
 }
 
+/// If all listeners were given up, the error of the first one.
+pub fn given_up_error(listeners: &mut [Listener]) -> Option<Error> {
+    if !listeners.iter().all(Listener::is_given_up) {
+        return None;
+    }
+    let first = listeners.first_mut()?;
+    let address = &first.endpoint.local_addr;
+    match mem::replace(&mut first.health, Health::Working) {
+        Health::GivenUp(error) => Some(Error::io(format!("accept on '{address}'"), error)),
+        Health::Working | Health::Paused { .. } => None,
+    }
+}
+
 /// Whether an error of accept(2) concerns only the connection that it would have
 /// returned. accept(2) lists the network errors that are to be treated like EAGAIN;
 /// EPERM is a firewall's.
@@ -257,6 +261,74 @@ fn is_shortage(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Shutdown, TcpListener};
+
+    use crate::settings::layers::Layers;
+    use crate::settings::load;
+
+    fn listener(socket: &TcpListener) -> Listener {
+        let layers = Layers::read("/dev/null", None).unwrap();
+        let settings = load::settings(&layers, None).unwrap();
+        let fd = socket.try_clone().unwrap().into();
+        Listener::new(ListenSocket::new(fd, String::new()).unwrap(), &settings)
+    }
+
+    #[test]
+    fn lasting_failures_pause_for_growing_times_and_end_the_socket() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut failing = listener(&socket);
+        // accept(2) returns EINVAL from now on.
+        let shutdown = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
+        shutdown.unwrap();
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        while !failing.is_given_up() {
+            assert!(failing.is_ready(now));
+            assert!(matches!(failing.accept(now), Accepted::Nothing));
+            assert!(failing.is_failing());
+            if let Some(end) = failing.pause_end() {
+                assert!(!failing.is_ready(end - Duration::from_millis(1)));
+                pauses.push((end - now).as_millis());
+                now = end;
+            }
+        }
+        let doubled = [100, 200, 400, 800, 1600, 3200, 6400];
+        assert_eq!(pauses, [&doubled[..], &[10_000, 10_000]].concat());
+        assert!(!failing.is_ready(now));
+
+        let working = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut listeners = [failing, listener(&working)];
+        assert!(given_up_error(&mut listeners).is_none());
+        let error = given_up_error(&mut listeners[..1]).unwrap().to_string();
+        assert!(error.starts_with("cannot accept on '127.0.0.1:"), "{error}");
+        assert!(given_up_error(&mut []).is_none());
+    }
+
+    #[test]
+    fn other_failures_never_end_the_socket_and_are_logged_once_a_minute() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut listener = listener(&socket);
+        let first = Instant::now();
+        let mut fail = |seconds| {
+            let now = first + Duration::from_secs(seconds);
+            listener.fail(io::Error::from_raw_os_error(EPERM), now);
+            assert!(!listener.is_given_up());
+            listener
+                .last_warning
+                .unwrap()
+                .duration_since(first)
+                .as_secs()
+        };
+        let warned: Vec<u64> = [0, 1, 59, 60, 61, 119, 120, 121, 122, 123, 124]
+            .map(&mut fail)
+            .to_vec();
+        assert_eq!(warned, [0, 0, 0, 60, 60, 60, 120, 120, 120, 120, 120]);
+        // The next connection ends the failures.
+        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept(first);
+        assert!(matches!(accepted, Accepted::Connection(_, Some(_))));
+        assert!(!listener.is_failing());
+    }
 
     #[test]
     fn accept_errors_are_transient_shortages_lasting_or_unknown() {

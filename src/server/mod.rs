@@ -472,11 +472,7 @@ impl<'a> Server<'a> {
 
     /// Fails if no listener is left that could accept a connection.
     fn check_listeners(&mut self) -> Result<(), Error> {
-        let all_given_up = self.listeners.iter().all(Listener::is_given_up);
-        match self.listeners.first_mut() {
-            Some(listener) if all_given_up => listener.given_up_error().map_or(Ok(()), Err),
-            _ => Ok(()),
-        }
+        listener::given_up_error(&mut self.listeners).map_or(Ok(()), Err)
     }
 
     /// Sends the notifications that are due: WATCHDOG=1 and STATUS=.
