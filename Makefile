@@ -208,7 +208,7 @@ anomaly: ## inject each error at each system call (about five minutes)
 	tools/install-deps rust
 	$(CARGO) test --locked --release --test anomaly -- --full
 
-mutants: ## change the source in small ways, and list what no test notices (hours)
+mutants: ## change the source in small ways, and list what no test notices (an hour)
 	tools/install-deps rust
 	tools/mutants
 
