@@ -9,6 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -287,10 +290,12 @@ fn connection_limit_is_shared_by_the_listeners() {
     });
     let port = server.port;
     let end = Instant::now() + Duration::from_secs(2);
+    let is_done = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..8)
         .map(|_| {
+            let is_done = Arc::clone(&is_done);
             thread::spawn(move || {
-                while Instant::now() < end {
+                while !is_done.load(Relaxed) {
                     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
                     stream.read_to_end(&mut Vec::new()).unwrap();
                     // It holds one of the two connections for a moment.
@@ -300,10 +305,13 @@ fn connection_limit_is_shared_by_the_listeners() {
         })
         .collect();
     let mut greeted = 0;
-    while Instant::now() < end {
+    // All of them compete from now on.
+    thread::sleep(Duration::from_millis(200));
+    while greeted <= 20 && Instant::now() < end {
         assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
         greeted += 1;
     }
+    is_done.store(true, Relaxed);
     for thread in threads {
         thread.join().unwrap();
     }
