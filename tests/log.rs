@@ -105,6 +105,19 @@ fn excluded_clients_are_counted_and_not_logged() {
 }
 
 #[test]
+fn status_names_the_last_client_that_was_greeted() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let path = directory.path("notify");
+    let manager = Manager::new(&path);
+    let server = Standalone::with(&settings, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    server.read();
+    manager.expect("STATUS=1 greeting sent, 0 open connections; last client 127.0.0.1 at ");
+}
+
+#[test]
 fn trace_is_taken_as_debug_with_a_warning() {
     let (directory, server) = start("log_level = 'trace'");
     greet(&server, 1);

@@ -323,6 +323,9 @@ mod tests {
             .map(&mut fail)
             .to_vec();
         assert_eq!(warned, [0, 0, 0, 60, 60, 60, 120, 120, 120, 120, 120]);
+        // No connection is left, so nothing is to be done at the end of the pause.
+        assert!(matches!(listener.accept(first), Accepted::Nothing));
+        assert_eq!(listener.pause_end(), None);
         // The next connection ends the failures.
         let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         let accepted = listener.accept(first);
