@@ -196,4 +196,12 @@ mod tests {
         );
         assert_eq!(error.status(), 1);
     }
+
+    #[test]
+    fn source_is_the_error_of_the_system_call() {
+        use std::error::Error as _;
+        let error = Error::io("listen", io::Error::from(io::ErrorKind::AddrInUse));
+        assert!(error.source().is_some());
+        assert!(Error::Activation(String::new()).source().is_none());
+    }
 }

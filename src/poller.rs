@@ -147,4 +147,17 @@ mod tests {
         let timeout = Some(Duration::from_secs(5));
         assert_eq!(poller.wait(timeout).unwrap(), [Token::Connection(7)]);
     }
+
+    #[test]
+    fn reregistered_socket_is_reported_for_its_new_interest() {
+        let mut poller = Poller::new().unwrap();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let token = Token::Connection(7);
+        poller.register(&socket, token, Interest::Readable).unwrap();
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
+        poller
+            .reregister(&socket, token, Interest::ReadableAndWritable)
+            .unwrap();
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
+    }
 }

@@ -610,6 +610,8 @@ mod tests {
         end_connection(server.as_fd());
         drop(server);
         assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
+        // A reset after the FIN.
+        assert!(client.take_error().unwrap().is_none());
     }
 
     #[test]

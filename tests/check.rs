@@ -194,6 +194,22 @@ fn unknown_name_is_an_error_with_the_nearest_one() {
     }
 }
 
+/// The name of the sockets of each unit selects a greeting.
+#[test]
+fn preview_is_that_of_the_sockets_of_the_unit() {
+    let directory = support::TempDir::new();
+    for (config, name) in [
+        ("greeter", "greeter"),
+        ("greeter-accepted", "greeter-accepted"),
+        ("greeter-inet", "stdin"),
+    ] {
+        let text = format!("[greeting.{name}]\nmessage = 'of {name}'\n");
+        directory.write(&format!("settings/{config}.toml"), text);
+        let (status, stdout, _) = query(&directory, &["--preview", "--config", config]);
+        assert_eq!((status, stdout), (Some(0), format!("of {name}\n")));
+    }
+}
+
 #[test]
 fn drop_ins_that_are_passed_over_are_listed() {
     let directory = support::TempDir::new();

@@ -4,11 +4,13 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Standalone, TempDir, cpu_time};
+use support::{GREETER, Standalone, TempDir, cpu_time};
 
 /// strace(1), attached to a server; detached when dropped.
 struct Injection {
@@ -146,6 +148,30 @@ fn seventeen_errors_of_single_connections_pause_the_socket() {
             lines,
             "{stderr}"
         );
+    }
+}
+
+/// stdout and stderr are the client, and /dev/null, to which they are redirected, cannot
+/// be opened.
+#[test]
+fn nothing_is_written_if_it_would_reach_the_client() {
+    for argument in ["--help", "--version", "--nonsense", "--check"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = OwnedFd::from(listener.accept().unwrap().0);
+        let duplicate = || Stdio::from(accepted.try_clone().unwrap());
+        let mut command = Command::new("strace");
+        command
+            .args(["-qqq", "-o", "/dev/null", "-P", "/dev/null", "-e"])
+            .args(["inject=openat:error=EMFILE", GREETER, argument])
+            .stdin(duplicate())
+            .stdout(duplicate())
+            .stderr(duplicate());
+        command.status().expect("strace(1) is installed");
+        drop((command, accepted));
+        let mut received = String::new();
+        client.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "", "{argument}");
     }
 }
 

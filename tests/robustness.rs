@@ -280,6 +280,24 @@ fn failing_listener_affects_no_other() {
     assert!(stderr.contains("stopped; 21 greetings sent"), "{stderr}");
 }
 
+/// Descriptor 3 is a client whose input is unread, 4 is no socket.
+#[test]
+fn client_sees_no_reset_if_the_descriptors_are_invalid() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    client.write_all(b"hello").unwrap();
+    let accepted = OwnedFd::from(listener.accept().unwrap().0);
+    let file = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    let process = activate_fds(&settings, [Some(accepted), Some(file)]);
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
+    assert!(client.take_error().unwrap().is_none());
+}
+
 #[test]
 fn connection_limit_is_shared_by_the_listeners() {
     let directory = TempDir::new();

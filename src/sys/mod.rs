@@ -107,4 +107,30 @@ mod tests {
         assert!(pidfd_id().is_some());
         assert_eq!(pidfd_id(), pidfd_id());
     }
+
+    #[test]
+    fn monotonic_clock_is_that_of_the_kernel() {
+        let clock = || {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            let nanoseconds = u32::try_from(now.tv_nsec).unwrap();
+            let now = Duration::new(now.tv_sec.unsigned_abs(), nanoseconds);
+            u64::try_from(now.as_micros()).unwrap()
+        };
+        for _ in 0..10 {
+            let before = clock();
+            let now = monotonic_usec();
+            assert!((before..=clock()).contains(&now), "{now} after {before}");
+        }
+    }
+
+    #[test]
+    fn wait_does_not_end_before_the_timeout() {
+        let (socket, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let timeout = Duration::from_micros(1900);
+        let begun = std::time::Instant::now();
+        assert!(!wait_readable(socket.as_fd(), timeout));
+        assert!(begun.elapsed() >= timeout);
+        drop(peer);
+        assert!(wait_readable(socket.as_fd(), Duration::from_secs(5)));
+    }
 }
