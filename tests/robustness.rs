@@ -123,6 +123,65 @@ fn ready_is_sent_again_until_the_service_manager_has_it() {
 }
 
 #[test]
+fn watchdog_is_notified_in_half_of_its_time() {
+    let directory = TempDir::new();
+    let path = directory.path("notify");
+    let manager = Manager::new(&path);
+    let _server = Standalone::with(&directory.write("g.toml", ""), |command| {
+        command.env("NOTIFY_SOCKET", &path);
+        command.env("WATCHDOG_USEC", "400000");
+    });
+    manager.expect("WATCHDOG=1");
+    let begun = Instant::now();
+    for _ in 0..5 {
+        manager.expect("WATCHDOG=1");
+    }
+    // Five times 200 ms.
+    let elapsed = begun.elapsed();
+    assert!(
+        (Duration::from_millis(900)..Duration::from_secs(3)).contains(&elapsed),
+        "{elapsed:?}"
+    );
+}
+
+#[test]
+fn abstract_address_without_a_name_is_no_service_manager() {
+    let directory = TempDir::new();
+    let server = Standalone::with(&directory.write("g.toml", ""), |command| {
+        command.env("NOTIFY_SOCKET", "@");
+    });
+    assert_eq!(server.read(), SMALL);
+    let stderr = server.stop();
+    assert!(!stderr.contains("sd_notify"), "{stderr}");
+}
+
+/// The lines are dropped.
+#[test]
+fn full_pipe_as_stderr_does_not_delay_an_instance() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let full = directory.path("full").display().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let accepted = OwnedFd::from(listener.accept().unwrap().0);
+    let script = format!(
+        "mkfifo '{full}'; exec 9<>'{full}'
+         dd if=/dev/zero of='{full}' bs=4096 count=1024 oflag=nonblock 2>/dev/null
+         export LISTEN_PID=$$ LISTEN_FDS=1
+         exec '{GREETER}' --config '{settings}' 3<&0 0</dev/null 1>/dev/null 2>&9"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).stdin(Stdio::from(accepted));
+    let process = Process::start(&mut command);
+    let mut received = String::new();
+    client.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "This socket was already accepted\n");
+    drop(client);
+    let (status, _) = process.wait();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
 fn signals_that_the_parent_blocked_are_handled() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "message = 'one'\n");

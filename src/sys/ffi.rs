@@ -245,6 +245,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_tcp_has_a_tcp_state() {
+        use std::net::{TcpListener, TcpStream};
+        use std::os::fd::AsFd;
+        use std::os::unix::net::UnixStream;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // TCP_ESTABLISHED and TCP_LISTEN.
+        assert_eq!(tcp_state(client.as_fd()), Some(1));
+        assert_eq!(tcp_state(listener.as_fd()), Some(10));
+        assert_eq!(tcp_state(UnixStream::pair().unwrap().0.as_fd()), None);
+    }
+
+    #[test]
     fn output_of_a_command_is_read_if_it_succeeds() {
         assert_eq!(
             command_output(c"echo one; echo two"),
