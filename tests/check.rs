@@ -211,6 +211,57 @@ fn preview_is_that_of_the_sockets_of_the_unit() {
 }
 
 #[test]
+fn show_config_lists_every_key_with_its_default() {
+    let expected = r#"mode = "auto"
+message = "This is a test"
+line_ending = "lf"
+proxy_protocol = "off"
+log_level = "info"
+log_peer = "full"
+log_exclude = []
+limits.connections = 1024
+limits.connections_per_source = 0
+limits.header_timeout = "3s"
+limits.write_timeout = "10s"
+limits.linger_timeout = "2s"
+limits.linger_bytes = 65536
+limits.drain_timeout = "5s"
+limits.idle_timeout = "0s""#;
+    let shown = show_config("/dev/null");
+    assert_eq!(without_comments(&shown).join("\n"), expected);
+    assert_eq!(
+        shown.matches("  # default\n").count(),
+        shown.lines().count()
+    );
+}
+
+/// How long the mark below it is depends on the version of toml.
+#[test]
+fn duplicate_key_is_reported_at_the_second() {
+    let directory = support::TempDir::new();
+    directory.write("settings/greeter.toml", "message = 'a'\nmessage = 'b'\n");
+    let (status, _, stderr) = query(&directory, &["--check"]);
+    let expected = "greeter: /settings/greeter.toml:2:1: duplicate key; remove one of the two\n";
+    assert_eq!(status, INVALID);
+    assert!(stderr.starts_with(expected), "{stderr}");
+}
+
+/// An empty text is a mistake, unless line_ending says that it is none.
+#[test]
+fn empty_text_is_valid_as_raw_bytes() {
+    let directory = support::TempDir::new();
+    directory.write(
+        "settings/greeter.toml",
+        "message = ''\nline_ending = 'raw'\n",
+    );
+    let (status, stdout, stderr) = query(&directory, &["--preview"]);
+    assert_eq!(
+        (status, stdout.as_str(), stderr.as_str()),
+        (Some(0), "", "")
+    );
+}
+
+#[test]
 fn drop_ins_that_are_passed_over_are_listed() {
     let directory = support::TempDir::new();
     directory.write("settings/greeter.toml.d/my.conf", "message = 'x'\n");
