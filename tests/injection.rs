@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{GREETER, Standalone, TempDir, cpu_time};
+use support::{GREETER, Manager, Standalone, TempDir, cpu_time};
 
 /// strace(1), attached to a server; detached when dropped.
 struct Injection {
@@ -149,6 +149,20 @@ fn seventeen_errors_of_single_connections_pause_the_socket() {
             "{stderr}"
         );
     }
+}
+
+#[test]
+fn socket_that_cannot_accept_is_in_the_status() {
+    let directory = TempDir::new();
+    let path = directory.path("notify");
+    let manager = Manager::new(&path);
+    let server = Standalone::with(&directory.write("g.toml", ""), |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    let _injection = Injection::new(&server, "accept4", "EACCES", 60_000);
+    let _client = server.connect();
+    let expected = format!("; cannot accept on 127.0.0.1:{}", server.port);
+    while !manager.expect("STATUS=").ends_with(&expected) {}
 }
 
 /// stdout and stderr are the client, and /dev/null, to which they are redirected, cannot

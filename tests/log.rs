@@ -115,6 +115,13 @@ fn status_names_the_last_client_that_was_greeted() {
     });
     server.read();
     manager.expect("STATUS=1 greeting sent, 0 open connections; last client 127.0.0.1 at ");
+    // It is sent again only when it has changed.
+    let more_than_a_second = Duration::from_millis(1500);
+    manager
+        .0
+        .set_read_timeout(Some(more_than_a_second))
+        .unwrap();
+    assert!(manager.0.recv(&mut [0; 16]).is_err());
 }
 
 #[test]

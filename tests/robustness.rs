@@ -339,6 +339,28 @@ fn failing_listener_affects_no_other() {
     assert!(stderr.contains("stopped; 21 greetings sent"), "{stderr}");
 }
 
+/// The service waits until a client that it cannot greet has closed.
+#[test]
+fn client_of_a_failed_start_can_send_until_it_closes() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "x = 1\n");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let accepted = OwnedFd::from(listener.accept().unwrap().0);
+    let process = activate_fds(&settings, [Some(accepted), None]);
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(100));
+        client.write_all(b"hello").unwrap();
+    }
+    thread::sleep(Duration::from_millis(100));
+    assert!(client.take_error().unwrap().is_none());
+    drop(client);
+    let (status, stderr) = process.wait();
+    assert_eq!(status.code(), Some(78), "{stderr}");
+}
+
 /// Descriptor 3 is a client whose input is unread, 4 is no socket.
 #[test]
 fn client_sees_no_reset_if_the_descriptors_are_invalid() {
