@@ -361,7 +361,7 @@ fn client_of_a_failed_start_can_send_until_it_closes() {
     assert_eq!(status.code(), Some(78), "{stderr}");
 }
 
-/// Descriptor 3 is a client whose input is unread, 4 is no socket.
+/// Descriptor 3 is a connection with unread input, 4 is not a socket.
 #[test]
 fn client_sees_no_reset_if_the_descriptors_are_invalid() {
     let directory = TempDir::new();
