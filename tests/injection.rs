@@ -4,13 +4,11 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{GREETER, Manager, Standalone, TempDir, cpu_time};
+use support::{GREETER, Standalone, TempDir, connection, cpu_time};
 
 /// strace(1), attached to a server; detached when dropped.
 struct Injection {
@@ -154,11 +152,8 @@ fn seventeen_errors_of_single_connections_pause_the_socket() {
 #[test]
 fn socket_that_cannot_accept_is_in_the_status() {
     let directory = TempDir::new();
-    let path = directory.path("notify");
-    let manager = Manager::new(&path);
-    let server = Standalone::with(&directory.write("g.toml", ""), |command| {
-        command.env("NOTIFY_SOCKET", &path);
-    });
+    let settings = directory.write("g.toml", "");
+    let (server, manager) = Standalone::with_manager(&settings, |_| {});
     let _injection = Injection::new(&server, "accept4", "EACCES", 60_000);
     let _client = server.connect();
     let expected = format!("; cannot accept on 127.0.0.1:{}", server.port);
@@ -170,9 +165,7 @@ fn socket_that_cannot_accept_is_in_the_status() {
 #[test]
 fn nothing_is_written_if_it_would_reach_the_client() {
     for argument in ["--help", "--version", "--nonsense", "--check"] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let accepted = OwnedFd::from(listener.accept().unwrap().0);
+        let (mut client, accepted) = connection();
         let duplicate = || Stdio::from(accepted.try_clone().unwrap());
         let mut command = Command::new("strace");
         command

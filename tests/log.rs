@@ -108,11 +108,7 @@ fn excluded_clients_are_counted_and_not_logged() {
 fn status_names_the_last_client_that_was_greeted() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "");
-    let path = directory.path("notify");
-    let manager = Manager::new(&path);
-    let server = Standalone::with(&settings, |command| {
-        command.env("NOTIFY_SOCKET", &path);
-    });
+    let (server, manager) = Standalone::with_manager(&settings, |_| {});
     server.read();
     manager.expect("STATUS=1 greeting sent, 0 open connections; last client 127.0.0.1 at ");
     // It is sent again only when it has changed.

@@ -5,13 +5,12 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Manager, Process, Standalone, TIMEOUT, TempDir, activate, free_port};
+use support::{Process, Standalone, TIMEOUT, TempDir, activate, free_port};
 
 const SETTINGS: &str = "proxy_protocol = 'required'\n\
                         message = '{peer_addr} {peer_port} {local_addr} {local_port}'\n";
@@ -460,12 +459,8 @@ fn greeting_larger_than_the_send_buffer_follows_the_header() {
 #[test]
 fn stop_greets_complete_headers_and_waits_shortly_for_others() {
     let directory = TempDir::new();
-    let path: PathBuf = directory.path("notify");
-    let manager = Manager::new(&path);
     let settings = directory.write("g.toml", SETTINGS);
-    let server = Standalone::with(&settings, |command| {
-        command.env("NOTIFY_SOCKET", &path);
-    });
+    let (server, manager) = Standalone::with_manager(&settings, |_| {});
     let mut incomplete = server.connect();
     incomplete.write_all(b"PROXY TCP4").unwrap();
     let mut late = server.connect();

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use support::{
-    GREETER, Manager, Process, Standalone, TIMEOUT, TempDir, cpu_time, free_port, read_tcp,
-    read_unix,
+    GREETER, Manager, Process, Standalone, TIMEOUT, TempDir, connection, cpu_time, free_port,
+    read_tcp, read_unix,
 };
 
 const SMALL: &str = "This is a test\n";
@@ -125,10 +125,8 @@ fn ready_is_sent_again_until_the_service_manager_has_it() {
 #[test]
 fn watchdog_is_notified_in_half_of_its_time() {
     let directory = TempDir::new();
-    let path = directory.path("notify");
-    let manager = Manager::new(&path);
-    let _server = Standalone::with(&directory.write("g.toml", ""), |command| {
-        command.env("NOTIFY_SOCKET", &path);
+    let settings = directory.write("g.toml", "");
+    let (_server, manager) = Standalone::with_manager(&settings, |command| {
         command.env("WATCHDOG_USEC", "400000");
     });
     manager.expect("WATCHDOG=1");
@@ -161,9 +159,7 @@ fn full_pipe_as_stderr_does_not_delay_an_instance() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "");
     let full = directory.path("full").display().to_string();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let accepted = OwnedFd::from(listener.accept().unwrap().0);
+    let (mut client, accepted) = connection();
     let script = format!(
         "mkfifo '{full}'; exec 9<>'{full}'
          dd if=/dev/zero of='{full}' bs=4096 count=1024 oflag=nonblock 2>/dev/null
@@ -216,13 +212,11 @@ fn signals_of_no_concern_do_not_end_the_service() {
 fn sockets_for_another_process_are_no_error_with_a_client_on_stdin() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (accepted, _) = listener.accept().unwrap();
+    let (mut client, accepted) = connection();
     let mut command = Command::new(GREETER);
     command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
     command.args(["--config", &settings]);
-    command.stdin(OwnedFd::from(accepted)).stdout(Stdio::null());
+    command.stdin(accepted).stdout(Stdio::null());
     let process = Process::start(&mut command);
     let mut received = String::new();
     // The process has the other descriptor of the connection.
@@ -344,10 +338,7 @@ fn failing_listener_affects_no_other() {
 fn client_of_a_failed_start_can_send_until_it_closes() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "x = 1\n");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    client.set_read_timeout(Some(TIMEOUT)).unwrap();
-    let accepted = OwnedFd::from(listener.accept().unwrap().0);
+    let (mut client, accepted) = connection();
     let process = activate_fds(&settings, [Some(accepted), None]);
     assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
     for _ in 0..3 {
@@ -366,11 +357,8 @@ fn client_of_a_failed_start_can_send_until_it_closes() {
 fn client_sees_no_reset_if_the_descriptors_are_invalid() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let (mut client, accepted) = connection();
     client.write_all(b"hello").unwrap();
-    let accepted = OwnedFd::from(listener.accept().unwrap().0);
     let file = OwnedFd::from(fs::File::open("/dev/null").unwrap());
     let process = activate_fds(&settings, [Some(accepted), Some(file)]);
     let (status, stderr) = process.wait();
@@ -662,6 +650,7 @@ fn idle_time_begins_with_the_last_close() {
 }
 
 /// The CPU time of a query with `count` tables `[greeting.NAME]`.
+#[expect(clippy::zombie_processes, reason = "wait4(2) waits for it")]
 fn query_time(query: &str, count: usize) -> Duration {
     use std::fmt::Write;
     let directory = TempDir::new();
@@ -672,8 +661,8 @@ fn query_time(query: &str, count: usize) -> Duration {
     let settings = directory.write("g.toml", text);
     let mut command = Command::new(GREETER);
     command.args(["--config", &settings, query]);
-    let process = Process::start(command.stdout(Stdio::null()));
-    let (mut status, pid) = (0, process.pid());
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    let (mut status, pid) = (0, i32::try_from(child.id()).unwrap());
     // SAFETY: zero is a valid value of every field.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid for writing during the call.

@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -29,11 +30,17 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("greeter-test-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("greeter-test-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                // A process ID is unique in its process namespace only.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("cannot create {}: {error}", path.display()),
+            }
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -170,6 +177,16 @@ impl Standalone {
         Self { process, port }
     }
 
+    /// Starts it with a service manager, whose socket is beside the settings file.
+    pub fn with_manager(settings: &str, configure: impl FnOnce(&mut Command)) -> (Self, Manager) {
+        let path = Path::new(settings).with_file_name("notify");
+        let manager = Manager::new(&path);
+        let server = Self::with(settings, |command| {
+            configure(command.env("NOTIFY_SOCKET", &path));
+        });
+        (server, manager)
+    }
+
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -252,6 +269,14 @@ pub fn activate(options: &[&str], listen: &str, arguments: &[&str]) -> Process {
     let process = Process::start(&mut command);
     process.expect_stderr("Listening on ");
     process
+}
+
+/// A TCP connection: the client's end, and the end that was accepted.
+pub fn connection() -> (TcpStream, OwnedFd) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    (client, OwnedFd::from(listener.accept().unwrap().0))
 }
 
 /// Connects to a port, sends `input`, and reads until EOF.
