@@ -9,6 +9,7 @@ mod memory;
 mod packet_loss;
 
 use std::error::Error;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -89,8 +90,10 @@ fn run(arguments: Arguments) -> Result<u64, Box<dyn Error>> {
         scratch: arguments.scratch,
         journal: arguments.journal,
     };
+    let congestion_control = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
     println!(
-        "greeter logs to {}.",
+        "TCP congestion control: {}; greeter logs to {}.",
+        congestion_control.trim_end(),
         if programs.journal {
             "journald, as in production"
         } else {
