@@ -122,7 +122,7 @@ struct Load<'a> {
 struct Retry {
     target: usize,
     started_at: Instant,
-    retry_at: Instant,
+    due: Instant,
     cause: io::Error,
 }
 
@@ -176,7 +176,7 @@ impl<'a> Load<'a> {
     fn poll_timeout(&self) -> Duration {
         let mut timeout = EXPIRY_INTERVAL;
         if let Some(retry) = self.retries.front() {
-            timeout = timeout.min(retry.retry_at - Instant::now());
+            timeout = timeout.min(retry.due - Instant::now());
         }
         if let (Some(rate), false) = (self.plan.rate, self.all_started()) {
             timeout = timeout.min(Duration::from_secs_f64((1.0 / rate).min(1.0)));
@@ -288,7 +288,7 @@ impl<'a> Load<'a> {
             self.retries.push_back(Retry {
                 target,
                 started_at,
-                retry_at: now + RETRY_DELAY,
+                due: now + RETRY_DELAY,
                 cause,
             });
         } else {
@@ -303,11 +303,7 @@ impl<'a> Load<'a> {
 
     fn retry_due(&mut self, poll: &Poll) -> io::Result<()> {
         let now = Instant::now();
-        while self
-            .retries
-            .front()
-            .is_some_and(|retry| retry.retry_at <= now)
-        {
+        while self.retries.front().is_some_and(|retry| retry.due <= now) {
             let Some(retry) = self.retries.pop_front() else {
                 break;
             };

@@ -208,15 +208,16 @@ fn command(
 /// The defaults of greeter except for the capacity.
 fn greeter_settings(scratch: &Path, capacity: Option<Capacity>) -> io::Result<PathBuf> {
     let path = scratch.join("greeter.toml");
-    let mut text = "[limits]\n".to_owned();
+    let mut text = b"[limits]\n".to_vec();
     if let Some(capacity) = capacity {
-        text += &format!(
-            "connections = {}\nlinger_timeout = \"{}\"\n",
-            capacity.connections, capacity.linger_timeout
-        );
+        writeln!(text, "connections = {}", capacity.connections)?;
+        writeln!(text, "linger_timeout = \"{}\"", capacity.linger_timeout)?;
     }
     if let Some(port) = ServerKind::Greeter.proxied_port() {
-        text += &format!("[greeting.\"127.0.0.1:{port}\"]\nproxy_protocol = \"required\"\n");
+        writeln!(
+            text,
+            "[greeting.\"127.0.0.1:{port}\"]\nproxy_protocol = \"required\""
+        )?;
     }
     fs::write(&path, text)?;
     Ok(path)

@@ -65,7 +65,7 @@ pub fn descriptors(pid: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
-/// A size of smaps_rollup in bytes; 0 if it is not listed.
+/// A size of `smaps_rollup` in bytes; 0 if it is not listed.
 fn size(rollup: &str, name: &str) -> io::Result<u64> {
     match rollup.lines().find_map(|line| line.strip_prefix(name)) {
         Some(kibibytes) => Ok(field(kibibytes, 0)? * 1024),

@@ -141,12 +141,11 @@ fn base_plan(port: u16) -> Result<Plan, String> {
 /// that servers and clients do not compete.
 fn on_server_cpu<T>(action: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
     static USABLE: OnceLock<CpuSet> = OnceLock::new();
-    let usable = match USABLE.get() {
-        Some(usable) => usable,
-        None => {
-            let usable = sched_getaffinity(None)?;
-            USABLE.get_or_init(|| usable)
-        }
+    let usable = if let Some(usable) = USABLE.get() {
+        usable
+    } else {
+        let usable = sched_getaffinity(None)?;
+        USABLE.get_or_init(|| usable)
     };
     let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| usable.is_set(*cpu));
     let server_cpu = cpus.next().unwrap_or(0);
