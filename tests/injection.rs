@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -253,6 +253,31 @@ fn closed_connection_ends_the_pause() {
         }
     }
     panic!("{times:?}");
+}
+
+/// The input of other clients does not end it: in 250 ms it ends twice.
+#[test]
+fn input_does_not_end_the_pause() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "[limits]\nlinger_timeout = '20s'\n");
+    let server = Standalone::start(&settings);
+    let mut open = server.connect();
+    open.read_exact(&mut [0; 15]).unwrap();
+    let injection = Injection::new(&server, "accept4", "EMFILE", 10);
+    let mut client = server.connect();
+    for _ in 0..50 {
+        open.write_all(b"x").unwrap();
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.set_nonblocking(true).unwrap();
+    let error = client.read(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    drop((open, injection));
+    client.set_nonblocking(false).unwrap();
+    let mut received = String::new();
+    client.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "This is a test\n");
+    server.stop();
 }
 
 /// SIGTERM is seen although the handler's write fails, or the wait is interrupted.
