@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::iter;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{GREETER, Manager, Process, Standalone, TempDir, free_port, read_tcp};
 
@@ -118,6 +119,23 @@ fn status_names_the_last_client_that_was_greeted() {
         .set_read_timeout(Some(more_than_a_second))
         .unwrap();
     assert!(manager.0.recv(&mut [0; 16]).is_err());
+}
+
+#[test]
+fn status_is_sent_once_a_second_at_most() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let (server, manager) = Standalone::with_manager(&settings, |_| {});
+    manager.expect("READY=1");
+    let begun = Instant::now();
+    for _ in 0..30 {
+        server.read();
+    }
+    manager.0.set_nonblocking(true).unwrap();
+    let count = iter::from_fn(|| manager.0.recv(&mut [0; 4096]).ok()).count();
+    // The first one at once.
+    let allowed = 2 + usize::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!((1..=allowed).contains(&count), "{count}");
 }
 
 #[test]

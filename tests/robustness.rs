@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -514,19 +515,27 @@ fn reload_while_the_service_stops_does_nothing() {
     assert!(!stderr.contains("reloaded"), "{stderr}");
 }
 
+/// Starts a service that has descriptors for 46 connections, on a TCP port and on the
+/// path; returns it with the port.
+fn start_with_few_descriptors(settings: &str, path: &Path) -> (Process, u16) {
+    let port = free_port();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 80; exec \"$@\"", "sh", GREETER]);
+    command.args(["--config", settings, "--listen"]);
+    command.arg(format!("127.0.0.1:{port}"));
+    command.arg("--listen").arg(path);
+    let process = Process::start(&mut command);
+    process.expect_stderr("listening on ");
+    (process, port)
+}
+
 /// 32 descriptors and one for each listening socket are not for connections.
 #[test]
 fn connections_leave_descriptors_to_the_service() {
     let directory = TempDir::new();
     let settings = directory.write("g.toml", "[limits]\nlinger_timeout = '1min'\n");
-    let (port, path) = (free_port(), directory.path("socket"));
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 80; exec \"$@\"", "sh", GREETER]);
-    command.args(["--config", &settings, "--listen"]);
-    command.arg(format!("127.0.0.1:{port}"));
-    command.arg("--listen").arg(&path);
-    let process = Process::start(&mut command);
-    process.expect_stderr("listening on ");
+    let path = directory.path("socket");
+    let (process, port) = start_with_few_descriptors(&settings, &path);
     let held: Vec<TcpStream> = (0..60)
         .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
         .collect();
@@ -535,6 +544,47 @@ fn connections_leave_descriptors_to_the_service() {
     );
     drop(held);
     assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
+}
+
+#[test]
+fn enough_descriptors_for_the_limit_are_no_shortage() {
+    let directory = TempDir::new();
+    let limits = "[limits]\nconnections = 46\nlinger_timeout = '1min'\n";
+    let settings = directory.write("g.toml", limits);
+    let (process, port) = start_with_few_descriptors(&settings, &directory.path("socket"));
+    let held: Vec<TcpStream> = (0..46)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            client.read_exact(&mut [0; SMALL.len()]).unwrap();
+            client
+        })
+        .collect();
+    let mut waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    drop(held);
+    waiting.read_exact(&mut [0; SMALL.len()]).unwrap();
+    process.signal("-TERM");
+    let (_, stderr) = process.wait();
+    assert!(!stderr.contains("cannot accept"), "{stderr}");
+}
+
+/// The backlog is longer than what is accepted at a time, and no event tells of the rest.
+#[test]
+fn whole_backlog_is_accepted_without_further_events() {
+    let directory = TempDir::new();
+    let limits = "[limits]\nconnections_per_source = 1\nlinger_timeout = '1min'\n";
+    let server = Standalone::start(&directory.write("g.toml", limits));
+    let mut held = server.connect();
+    held.read_exact(&mut [0; SMALL.len()]).unwrap();
+    server.process.signal("-STOP");
+    let clients: Vec<TcpStream> = (0..600).map(|_| server.connect()).collect();
+    server.process.signal("-CONT");
+    let begun = Instant::now();
+    for mut client in clients {
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    let elapsed = begun.elapsed();
+    // Up to a second for each 128 connections otherwise.
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
 }
 
 /// At the limit no client waits until greeted connections are looked at again.

@@ -461,7 +461,7 @@ impl<'a> Server<'a> {
 
     fn warn_shortage(&mut self, cause: &str, now: Instant) {
         let last = self.last_shortage.replace(now);
-        if last.is_none_or(|last| now.duration_since(last) > SHORTAGE_LOG_INTERVAL) {
+        if is_new_shortage(last, now) {
             let open = counted(self.connections.len() as u64, "connection");
             log::warn!(
                 MESSAGE_ID = event::RESOURCES;
@@ -693,6 +693,11 @@ impl<'a> Server<'a> {
     }
 }
 
+/// Whether a shortage has to be logged; `last` is when there was one before.
+fn is_new_shortage(last: Option<Instant>, now: Instant) -> bool {
+    last.is_none_or(|last| now.duration_since(last) > SHORTAGE_LOG_INTERVAL)
+}
+
 fn epoll_error(error: io::Error) -> Error {
     Error::io("set up epoll", error)
 }
@@ -718,5 +723,52 @@ pub fn close_gracefully(socket: &Socket, limits: &Limits) {
             }
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Shutdown, TcpListener};
+
+    use crate::settings::layers::Layers;
+    use crate::settings::load;
+
+    #[test]
+    fn shortage_is_logged_again_if_there_was_none_for_a_minute() {
+        let first = Instant::now();
+        assert!(is_new_shortage(None, first));
+        for (seconds, expected) in [(0, false), (59, false), (60, false), (61, true)] {
+            let now = first + Duration::from_secs(seconds);
+            assert_eq!(is_new_shortage(Some(first), now), expected, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn service_fails_when_all_listeners_were_given_up() {
+        let settings = || load::settings(&Layers::read("/dev/null", None)?, None);
+        let mut load_settings = settings;
+        let mut server = Server::new(
+            settings().unwrap(),
+            Signals::install().unwrap(),
+            &mut load_settings,
+        )
+        .unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = socket.try_clone().unwrap().into();
+        let socket_of_systemd = ListenSocket::new(fd, String::new()).unwrap();
+        let listener = Listener::new(socket_of_systemd, &server.settings);
+        server.listeners.push(listener);
+        // accept(2) returns EINVAL from now on.
+        let shutdown = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
+        shutdown.unwrap();
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            assert!(server.check_listeners().is_ok());
+            server.accept_pending(now);
+            now += Duration::from_secs(10);
+        }
+        let error = server.check_listeners().unwrap_err().to_string();
+        assert!(error.starts_with("cannot accept on '127.0.0.1:"), "{error}");
     }
 }
