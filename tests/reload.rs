@@ -126,6 +126,45 @@ fn each_reload_is_logged() {
     assert_eq!(log.matches("settings reloaded").count(), 5, "{log}");
 }
 
+/// Also within a second: it is no repetition of the first.
+#[test]
+fn second_signal_is_logged_if_the_settings_have_changed() {
+    let service = Service::start("message = 'old'");
+    service.write_settings("message = 'a'");
+    service.reload();
+    service.server.read();
+    service.write_settings("message = 'b'");
+    signal_by_parent(&service.server.process);
+    assert_eq!(service.server.read(), "b\n");
+    let log = service.server.stop();
+    assert_eq!(log.matches("settings reloaded").count(), 2, "{log}");
+}
+
+#[test]
+fn each_failed_reload_is_logged() {
+    let service = Service::start("message = 'old'");
+    service.write_settings("x = 1");
+    for _ in 0..2 {
+        service.reload();
+        service.server.read();
+    }
+    let log = service.server.stop();
+    assert_eq!(log.matches("reload failed").count(), 2, "{log}");
+}
+
+#[test]
+fn third_signal_is_another_reload() {
+    let service = Service::start("message = 'old'");
+    service.reload();
+    service.server.read();
+    signal_by_parent(&service.server.process);
+    service.server.read();
+    service.reload();
+    service.server.read();
+    let log = service.server.stop();
+    assert_eq!(log.matches("settings reloaded").count(), 2, "{log}");
+}
+
 #[test]
 fn reload_of_a_process_that_does_not_exist_fails() {
     // Larger than any process ID (proc(5), /proc/sys/kernel/pid_max).

@@ -663,6 +663,22 @@ fn drain_timeout_cuts_and_says_so() {
     );
 }
 
+/// A greeting that was cut off before is not one that `drain_timeout` has cut.
+#[test]
+fn stop_does_not_report_what_was_cut_off_before() {
+    let directory = TempDir::new();
+    let limits = "[limits]\nlinger_timeout = '100ms'\nwrite_timeout = '100ms'\n";
+    let settings = large_settings(&directory, 14_000, limits);
+    let server = with_small_send_buffer(&settings);
+    let _client = slow_client(server.port);
+    server
+        .process
+        .expect_stderr("before the greeting was delivered");
+    let stderr = server.stop();
+    assert!(stderr.contains("sent, 1 cut off\n"), "{stderr}");
+    assert!(!stderr.contains("after drain_timeout"), "{stderr}");
+}
+
 #[test]
 fn totals_add_up_and_suppressed_lines_are_reported_at_exit() {
     let directory = TempDir::new();
@@ -697,6 +713,16 @@ fn idle_time_begins_with_the_last_close() {
     assert_eq!(server.read(), SMALL, "exited 300 ms after the last close");
     let (status, stderr) = server.process.wait();
     assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[test]
+fn idle_exit_is_announced() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "[limits]\nidle_timeout = '200ms'\n");
+    let (server, manager) = Standalone::with_manager(&settings, |_| {});
+    manager.expect("STOPPING=1");
+    manager.expect("STATUS=Exiting; the next connection starts the service again");
+    assert_eq!(server.process.wait().0.code(), Some(0));
 }
 
 /// The CPU time of a query with `count` tables `[greeting.NAME]`.

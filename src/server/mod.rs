@@ -529,7 +529,7 @@ impl<'a> Server<'a> {
     /// When the process exits for lack of connections; `None` if it does not.
     fn idle_deadline(&self) -> Option<Instant> {
         let idle_timeout = self.settings.limits.idle_timeout?;
-        let is_idle = self.is_long_running() && self.connections.is_empty();
+        let is_idle = self.connections.is_empty();
         is_idle.then(|| self.idle_since + idle_timeout)
     }
 
@@ -729,7 +729,10 @@ pub fn close_gracefully(socket: &Socket, limits: &Limits) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::{Shutdown, TcpListener};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
 
     use crate::settings::layers::Layers;
     use crate::settings::load;
@@ -770,5 +773,20 @@ mod tests {
         }
         let error = server.check_listeners().unwrap_err().to_string();
         assert!(error.starts_with("cannot accept on '127.0.0.1:"), "{error}");
+    }
+
+    /// A client that stays open; what it sends reaches `linger_bytes`.
+    #[test]
+    fn graceful_close_ends_with_the_last_byte_to_discard() {
+        let (server, mut client) = UnixStream::pair().unwrap();
+        client.write_all(b"hello").unwrap();
+        let limits = Limits {
+            linger_bytes: 5,
+            linger_timeout: Duration::from_secs(5),
+            ..Limits::default()
+        };
+        let begun = Instant::now();
+        close_gracefully(&Socket::from(OwnedFd::from(server)), &limits);
+        assert!(begun.elapsed() < Duration::from_secs(1));
     }
 }
