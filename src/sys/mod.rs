@@ -103,9 +103,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pidfd_id_is_the_same_each_time() {
-        assert!(pidfd_id().is_some());
-        assert_eq!(pidfd_id(), pidfd_id());
+    fn pidfd_id_is_the_inode_of_the_own_pidfd() {
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let inode = File::from(own).metadata().unwrap().ino();
+        assert_eq!(pidfd_id(), Some(inode));
+    }
+
+    #[test]
+    fn hostname_is_that_of_the_kernel() {
+        let expected = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(hostname(), expected.trim_end());
     }
 
     #[test]
