@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 
-use support::{GREETER, Process, Standalone, TempDir};
+use support::{GREETER, Standalone, TempDir};
 
 /// greeter with `--listen` and a settings file.
 struct Service {
@@ -32,6 +32,23 @@ impl Service {
 
     fn reload(&self) -> Output {
         reload(&self.server.process.pid().to_string(), &self.settings)
+    }
+
+    /// Reloads as `ExecReload=` does, and waits for the end: a signal that is sent while
+    /// another one is pending is lost (signal(7)), and a client gets its greeting after
+    /// the reload.
+    fn reload_and_wait(&self) {
+        self.reload();
+        self.server.read();
+    }
+
+    /// The same by SIGHUP from the parent process, as systemd sends it
+    /// (`Type=notify-reload`).
+    fn reload_by_parent_and_wait(&self) {
+        // SAFETY: the call takes two numbers, and touches no memory.
+        let result = unsafe { libc::kill(self.server.process.pid(), libc::SIGHUP) };
+        assert_eq!(result, 0);
+        self.server.read();
     }
 }
 
@@ -72,13 +89,6 @@ fn reload_with_invalid_settings_fails_and_changes_nothing() {
     assert_eq!(service.server.read(), "old\n");
 }
 
-/// SIGHUP from the parent process, as systemd sends it (`Type=notify-reload`).
-fn signal_by_parent(process: &Process) {
-    // SAFETY: the call takes two numbers, and touches no memory.
-    let result = unsafe { libc::kill(process.pid(), libc::SIGHUP) };
-    assert_eq!(result, 0);
-}
-
 #[test]
 fn two_signals_of_one_reload_are_logged_once() {
     let service = Service::start("message = 'old'");
@@ -88,18 +98,14 @@ fn two_signals_of_one_reload_are_logged_once() {
         .enumerate()
     {
         service.write_settings(text);
-        // systemd 259 and newer signals last, older ones first. A client between the two,
-        // because a signal that is sent while the other one is pending is lost (signal(7)).
+        // systemd 259 and newer signals last, older ones first.
         if number % 2 == 0 {
-            service.reload();
-            service.server.read();
-            signal_by_parent(&service.server.process);
+            service.reload_and_wait();
+            service.reload_by_parent_and_wait();
         } else {
-            signal_by_parent(&service.server.process);
-            service.server.read();
-            service.reload();
+            service.reload_by_parent_and_wait();
+            service.reload_and_wait();
         }
-        service.server.read();
         reloads += usize::from(!text.starts_with('x'));
     }
     service.server.process.signal("-TERM");
@@ -113,12 +119,10 @@ fn two_signals_of_one_reload_are_logged_once() {
 fn each_reload_is_logged() {
     let service = Service::start("message = 'old'");
     for _ in 0..3 {
-        service.reload();
-        service.server.read();
+        service.reload_and_wait();
     }
     for _ in 0..3 {
-        signal_by_parent(&service.server.process);
-        service.server.read();
+        service.reload_by_parent_and_wait();
     }
     service.server.process.signal("-TERM");
     let (_, log) = service.server.process.wait();
@@ -126,15 +130,14 @@ fn each_reload_is_logged() {
     assert_eq!(log.matches("settings reloaded").count(), 5, "{log}");
 }
 
-/// Also within a second: it is no repetition of the first.
+/// The two signals are those of one `systemctl reload`, but what is loaded differs.
 #[test]
 fn second_signal_is_logged_if_the_settings_have_changed() {
     let service = Service::start("message = 'old'");
     service.write_settings("message = 'a'");
-    service.reload();
-    service.server.read();
+    service.reload_and_wait();
     service.write_settings("message = 'b'");
-    signal_by_parent(&service.server.process);
+    service.reload_by_parent_and_wait();
     assert_eq!(service.server.read(), "b\n");
     let log = service.server.stop();
     assert_eq!(log.matches("settings reloaded").count(), 2, "{log}");
@@ -145,8 +148,7 @@ fn each_failed_reload_is_logged() {
     let service = Service::start("message = 'old'");
     service.write_settings("x = 1");
     for _ in 0..2 {
-        service.reload();
-        service.server.read();
+        service.reload_and_wait();
     }
     let log = service.server.stop();
     assert_eq!(log.matches("reload failed").count(), 2, "{log}");
@@ -155,12 +157,9 @@ fn each_failed_reload_is_logged() {
 #[test]
 fn third_signal_is_another_reload() {
     let service = Service::start("message = 'old'");
-    service.reload();
-    service.server.read();
-    signal_by_parent(&service.server.process);
-    service.server.read();
-    service.reload();
-    service.server.read();
+    service.reload_and_wait();
+    service.reload_by_parent_and_wait();
+    service.reload_and_wait();
     let log = service.server.stop();
     assert_eq!(log.matches("settings reloaded").count(), 2, "{log}");
 }

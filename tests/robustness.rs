@@ -576,7 +576,7 @@ fn whole_backlog_is_accepted_without_further_events() {
     let mut held = server.connect();
     held.read_exact(&mut [0; SMALL.len()]).unwrap();
     server.process.signal("-STOP");
-    let clients: Vec<TcpStream> = (0..600).map(|_| server.connect()).collect();
+    let clients: Vec<TcpStream> = (0..400).map(|_| server.connect()).collect();
     server.process.signal("-CONT");
     let begun = Instant::now();
     for mut client in clients {

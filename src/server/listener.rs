@@ -259,18 +259,23 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::net::{Shutdown, TcpListener};
 
     use crate::settings::layers::Layers;
     use crate::settings::load;
 
-    fn listener(socket: &TcpListener) -> Listener {
+    /// The settings of an empty file.
+    pub fn default_settings() -> Settings {
         let layers = Layers::read("/dev/null", None).unwrap();
-        let settings = load::settings(&layers, None).unwrap();
+        load::settings(&layers, None).unwrap()
+    }
+
+    pub fn listener(socket: &TcpListener) -> Listener {
         let fd = socket.try_clone().unwrap().into();
-        Listener::new(ListenSocket::new(fd, String::new()).unwrap(), &settings)
+        let socket = ListenSocket::new(fd, String::new()).unwrap();
+        Listener::new(socket, &default_settings())
     }
 
     #[test]

@@ -734,8 +734,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
-    use crate::settings::layers::Layers;
-    use crate::settings::load;
+    use super::listener::tests::{default_settings, listener};
 
     #[test]
     fn shortage_is_logged_again_if_there_was_none_for_a_minute() {
@@ -749,19 +748,11 @@ mod tests {
 
     #[test]
     fn service_fails_when_all_listeners_were_given_up() {
-        let settings = || load::settings(&Layers::read("/dev/null", None)?, None);
-        let mut load_settings = settings;
-        let mut server = Server::new(
-            settings().unwrap(),
-            Signals::install().unwrap(),
-            &mut load_settings,
-        )
-        .unwrap();
+        let signals = Signals::install().unwrap();
+        let mut load_settings = || Ok(default_settings());
+        let mut server = Server::new(default_settings(), signals, &mut load_settings).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let fd = socket.try_clone().unwrap().into();
-        let socket_of_systemd = ListenSocket::new(fd, String::new()).unwrap();
-        let listener = Listener::new(socket_of_systemd, &server.settings);
-        server.listeners.push(listener);
+        server.listeners.push(listener(&socket));
         // accept(2) returns EINVAL from now on.
         let shutdown = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
         shutdown.unwrap();
