@@ -189,6 +189,7 @@ mod tests {
             &["BindReadOnlyPaths", "User"],
         );
         check("ProtectHome=read-only\n", &["ProtectHome"]);
+        check("PrivateTmp=no\n", &["PrivateTmp"]);
         check("SupplementaryGroups=notices\n", &["SupplementaryGroups"]);
     }
 }

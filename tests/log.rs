@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::io::{self, Read};
 use std::iter;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::{GREETER, Manager, Process, Standalone, TempDir, free_port, read_tcp};
 
 fn start(settings: &str) -> (TempDir, Standalone) {
@@ -59,38 +61,74 @@ fn debug_lines_share_the_rate_limit() {
     );
 }
 
+/// A client that receives no more than a few thousand bytes before it reads.
+fn connect_with_small_window(port: u16) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_recv_buffer_size(4096)?;
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    Ok(socket.into())
+}
+
+/// A server that logs warnings only, and its first client.
+fn start_with_warnings(directory: &TempDir, settings: &str) -> (Standalone, TcpStream) {
+    let settings = directory.write("g.toml", format!("log_level = 'warn'\n{settings}"));
+    let port = free_port();
+    let mut command = Command::new(GREETER);
+    command.args(["--config", &settings, "--listen"]);
+    let process = Process::start(command.arg(format!("127.0.0.1:{port}")));
+    // At this level no line says that it listens.
+    loop {
+        match connect_with_small_window(port) {
+            Ok(client) => return (Standalone { process, port }, client),
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
 #[test]
 fn warn_summarizes_connections_without_a_greeting() {
     let directory = TempDir::new();
-    let text = "log_level = 'warn'\n[limits]\nconnections_per_source = 1\n";
-    let settings = directory.write("g.toml", text);
-    let port = free_port();
-    let mut command = Command::new(GREETER);
-    command.args([
-        "--config",
-        &settings,
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-    ]);
-    let process = Process::start(&mut command);
-    // At this level no line says that it listens.
-    let held = loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(stream) => break stream,
-            Err(_) => thread::sleep(Duration::from_millis(5)),
-        }
-    };
+    let settings = "[limits]\nconnections_per_source = 1\n";
+    let (server, held) = start_with_warnings(&directory, settings);
     // The first connection is accepted before the others, which are refused.
     for _ in 0..3 {
-        assert_eq!(read_tcp(port, b"").unwrap(), b"");
+        assert_eq!(server.read(), "");
     }
     drop(held);
-    process.signal("-TERM");
-    let (_, stderr) = process.wait();
     assert_eq!(
-        stderr,
+        server.stop(),
         "greeter: connections without a greeting, not logged individually: 3 refused\n"
     );
+}
+
+#[test]
+fn warn_has_no_line_if_all_were_greeted() {
+    let directory = TempDir::new();
+    let (server, mut client) = start_with_warnings(&directory, "");
+    client.read_to_string(&mut String::new()).unwrap();
+    greet(&server, 3);
+    assert_eq!(server.stop(), "");
+}
+
+/// A client that has gone before it had the greeting is worth a line, the check of a proxy,
+/// which sends no byte, is not.
+#[test]
+fn warn_counts_clients_that_have_gone_but_not_checks() {
+    let directory = TempDir::new();
+    directory.write("large", "x".repeat(1_000_000));
+    for (settings, read, expected) in [
+        (
+            "message_file = 'large'\n",
+            1,
+            "greeter: connections without a greeting, not logged individually: 1 gone\n",
+        ),
+        ("proxy_protocol = 'required'\n", 0, ""),
+    ] {
+        let (server, mut client) = start_with_warnings(&directory, settings);
+        client.read_exact(&mut vec![0; read]).unwrap();
+        drop(client);
+        assert_eq!(server.stop(), expected);
+    }
 }
 
 #[test]

@@ -123,6 +123,17 @@ fn ready_is_sent_again_until_the_service_manager_has_it() {
     server.stop();
 }
 
+/// STOPPING=1 is tried about twenty times before the exit.
+#[test]
+fn service_manager_that_does_not_answer_is_logged_once() {
+    let directory = TempDir::new();
+    let server = Standalone::with(&directory.write("g.toml", ""), |command| {
+        command.env("NOTIFY_SOCKET", directory.path("notify"));
+    });
+    let stderr = server.stop();
+    assert_eq!(stderr.matches("sd_notify failed: ").count(), 1, "{stderr}");
+}
+
 #[test]
 fn watchdog_is_notified_in_half_of_its_time() {
     let directory = TempDir::new();
@@ -154,6 +165,22 @@ fn abstract_address_without_a_name_is_no_service_manager() {
     assert!(!stderr.contains("sd_notify"), "{stderr}");
 }
 
+/// epoll_wait(2) returns EINTR each time, even without a handler (signal(7)), which is no
+/// error, however often it happens.
+#[test]
+fn stopped_process_goes_on_when_it_is_continued() {
+    let directory = TempDir::new();
+    let server = Standalone::start(&directory.write("g.toml", ""));
+    for _ in 0..15 {
+        server.process.signal("-STOP");
+        server.process.signal("-CONT");
+        // Longer than the pause after an error of the wait.
+        thread::sleep(Duration::from_millis(30));
+    }
+    assert_eq!(server.read(), SMALL);
+    server.stop();
+}
+
 /// The lines are dropped.
 #[test]
 fn full_pipe_as_stderr_does_not_delay_an_instance() {
@@ -176,6 +203,45 @@ fn full_pipe_as_stderr_does_not_delay_an_instance() {
     drop(client);
     let (status, _) = process.wait();
     assert_eq!(status.code(), Some(0));
+}
+
+/// Lines that stderr has no room for are counted, and reported once it has.
+#[test]
+fn lines_that_were_dropped_are_reported() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let (mut reader, mut stderr) = UnixStream::pair().unwrap();
+    reader.set_nonblocking(true).unwrap();
+    stderr.set_nonblocking(true).unwrap();
+    let port = free_port();
+    let script = format!(
+        "exec '{GREETER}' --config '{settings}' --listen 127.0.0.1:{port} 2>&0 0</dev/null"
+    );
+    let stdin = OwnedFd::from(stderr.try_clone().unwrap());
+    let mut command = Command::new("sh");
+    let _process = Process::start(command.args(["-c", &script]).stdin(stdin));
+    let deadline = Instant::now() + TIMEOUT;
+    let mut received = Vec::new();
+    loop {
+        while stderr.write(b"full\n").is_ok() {}
+        // The first line finds no room, the second one does.
+        for _ in 0..2 {
+            while read_tcp(port, b"").is_err() {}
+            thread::sleep(Duration::from_millis(50));
+            // The end is an error: nothing more has arrived.
+            reader.read_to_end(&mut received).unwrap_err();
+        }
+        let received = String::from_utf8_lossy(&received);
+        if received.contains("greeter: journal unavailable: ") {
+            assert!(received.contains(" messages dropped\ngreeter: greeted 127.0.0.1 "));
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            received.replace("full\n", "")
+        );
+    }
 }
 
 #[test]

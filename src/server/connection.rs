@@ -609,7 +609,7 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpStream;
@@ -621,7 +621,7 @@ mod tests {
     use crate::mode::Mode;
     use crate::sys::ffi::errno::{ECONNRESET, ENOTSOCK};
 
-    fn limits() -> Limits {
+    pub fn limits() -> Limits {
         Limits {
             write_timeout: Duration::from_secs(1),
             linger_timeout: Duration::from_secs(1),
@@ -650,7 +650,7 @@ mod tests {
         )
     }
 
-    fn unix_connection(greeting: &[u8]) -> (Connection, UnixStream) {
+    pub fn unix_connection(greeting: &[u8]) -> (Connection, UnixStream) {
         let (server, client) = UnixStream::pair().unwrap();
         (
             connection(server.into(), greeting, ProxyProtocol::Off),

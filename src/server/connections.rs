@@ -412,6 +412,177 @@ fn source_key(peer: SocketAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::connection::tests::{limits, unix_connection};
+    use super::super::listener::tests::default_settings;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// Connections with what they need, at a time that the tests choose.
+    struct Fixture {
+        connections: Connections,
+        poller: Poller,
+        stats: Stats,
+    }
+
+    impl Fixture {
+        fn new(now: Instant) -> Self {
+            Self {
+                connections: Connections::new(now),
+                poller: Poller::new().unwrap(),
+                stats: Stats::new(&default_settings(), now),
+            }
+        }
+
+        /// Adds a connection with this greeting, and returns its client.
+        fn add(&mut self, greeting: &[u8], now: Instant) -> UnixStream {
+            let (connection, client) = unix_connection(greeting);
+            let (connections, stats) = (&mut self.connections, &mut self.stats);
+            let result = connections.add(connection, now, &self.poller, stats);
+            result.unwrap();
+            client
+        }
+
+        fn sweep(&mut self, all: bool, now: Instant) -> io::Result<()> {
+            let (connections, stats) = (&mut self.connections, &mut self.stats);
+            connections.sweep_greeted(all, now, &self.poller, stats)
+        }
+
+        /// The time from `now` to the next deadline.
+        fn next_deadline(&self, now: Instant) -> Duration {
+            let deadline = self.connections.next_deadline().unwrap();
+            deadline.checked_duration_since(now).unwrap()
+        }
+    }
+
+    #[test]
+    fn greeted_connection_is_left_alone_for_a_moment() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        assert_eq!(fixture.connections.next_deadline(), None);
+        let client = fixture.add(b"hello\n", now);
+        fixture.connections.close_expired(now, &mut fixture.stats);
+        assert_eq!(fixture.next_deadline(now), SWEEP_INTERVAL);
+        drop(client);
+        fixture
+            .sweep(false, now + REGISTER_DELAY - MILLISECOND)
+            .unwrap();
+        assert_eq!(fixture.connections.len(), 1);
+        fixture.sweep(false, now + REGISTER_DELAY).unwrap();
+        assert!(fixture.connections.is_empty());
+        assert_eq!(fixture.stats.totals().sent, 1);
+    }
+
+    #[test]
+    fn expiry_is_checked_at_the_nearest_deadline_but_not_all_the_time() {
+        let now = Instant::now();
+        let linger_timeout = limits().linger_timeout;
+        let mut fixture = Fixture::new(now);
+        let _first = fixture.add(b"hello\n", now);
+        fixture.sweep(true, now).unwrap();
+        fixture.connections.close_expired(now, &mut fixture.stats);
+        assert_eq!(fixture.next_deadline(now), linger_timeout);
+        // Nothing can expire before: this one is not checked.
+        let _second = fixture.add(b"hello\n", now);
+        fixture.sweep(true, now).unwrap();
+        assert_eq!(fixture.next_deadline(now), EXPIRY_INTERVAL);
+        // Just before its deadline: the next check would be too early without the interval.
+        let almost = now + linger_timeout - MILLISECOND;
+        fixture
+            .connections
+            .close_expired(almost, &mut fixture.stats);
+        assert_eq!(fixture.next_deadline(almost), EXPIRY_INTERVAL);
+        let late = almost + EXPIRY_INTERVAL;
+        fixture
+            .connections
+            .close_expired(late - MILLISECOND, &mut fixture.stats);
+        assert_eq!(fixture.connections.len(), 2);
+        fixture.connections.close_expired(late, &mut fixture.stats);
+        assert!(fixture.connections.is_empty());
+    }
+
+    /// The time of a connection that waits for events may end sooner.
+    #[test]
+    fn late_input_does_not_hasten_the_check() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let _client = fixture.add(&vec![b'x'; 4 << 20], now);
+        fixture.connections.close_expired(now, &mut fixture.stats);
+        let almost = now + limits().write_timeout - MILLISECOND;
+        let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
+        let result = connections.handle_event(0, almost, &fixture.poller, stats);
+        result.unwrap();
+        assert!(fixture.next_deadline(almost) >= MILLISECOND);
+    }
+
+    #[test]
+    fn connection_that_epoll_refused_is_retried_after_a_while() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let _client = fixture.add(b"hello\n", now);
+        // epoll_ctl(2) returns EEXIST from now on.
+        let socket = fixture.connections.slots[0].connection.socket();
+        let (token, interest) = (Token::Connection(0), Interest::Readable);
+        fixture.poller.register(socket, token, interest).unwrap();
+        fixture.sweep(true, now).unwrap_err();
+        fixture.connections.close_expired(now, &mut fixture.stats);
+        assert_eq!(fixture.next_deadline(now), RETRY_DELAY);
+        let mut retry = |now| {
+            let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
+            connections.retry(now, &fixture.poller, stats)
+        };
+        retry(now + RETRY_DELAY - MILLISECOND).unwrap();
+        retry(now + RETRY_DELAY).unwrap_err();
+        fixture.poller = Poller::new().unwrap();
+        let mut retry = |now| {
+            let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
+            connections.retry(now, &fixture.poller, stats)
+        };
+        retry(now + 2 * RETRY_DELAY).unwrap();
+        assert!(fixture.connections.retries.is_empty());
+        assert_eq!(fixture.connections.slots[0].registered, Some(interest));
+    }
+
+    #[test]
+    fn event_of_a_closed_connection_is_passed_over() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
+        let result = connections.handle_event(0, now, &fixture.poller, stats);
+        result.unwrap();
+    }
+
+    #[test]
+    fn stopping_service_checks_more_often() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let delivered = fixture.add(b"hello\n", now);
+        let _slow = fixture.add(&vec![b'x'; 4 << 20], now);
+        fixture.connections.close_expired(now, &mut fixture.stats);
+        let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
+        let deadline = now + Duration::from_millis(500);
+        let result = connections.drain(deadline, now, &fixture.poller, stats);
+        result.unwrap();
+        assert_eq!(fixture.connections.len(), 1);
+        assert_eq!(fixture.next_deadline(now), DRAIN_EXPIRY_INTERVAL);
+        fixture
+            .connections
+            .close_expired(deadline, &mut fixture.stats);
+        assert!(fixture.connections.is_empty());
+        assert_eq!(fixture.stats.totals().cut_off, 1);
+        drop(delivered);
+    }
+
+    #[test]
+    fn failed_service_closes_all_connections() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let _clients = [b"hello\n", b"world\n"].map(|greeting| fixture.add(greeting, now));
+        fixture.connections.abort_all(&mut fixture.stats);
+        assert!(fixture.connections.is_empty());
+        assert_eq!(fixture.stats.totals().sent, 2);
+    }
 
     #[test]
     fn sources_are_ipv4_addresses_and_ipv6_64_networks() {

@@ -79,4 +79,13 @@ mod tests {
         assert_eq!(limiter.roll_over(start + SECOND), 11);
         assert!(limiter.allow() && limiter.next_report().is_none());
     }
+
+    #[test]
+    fn details_take_what_is_left_and_are_not_counted() {
+        let mut limiter = LogRateLimiter::new(Instant::now());
+        assert!((0..49).all(|_| limiter.allow()));
+        assert!(limiter.allow_detail());
+        assert!(!limiter.allow_detail());
+        assert_eq!(limiter.suppressed(), 0);
+    }
 }

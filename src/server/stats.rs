@@ -371,6 +371,34 @@ mod tests {
     }
 
     #[test]
+    fn each_accepted_connection_is_counted() {
+        let mut stats = Stats::new(&settings(), Instant::now());
+        stats.count_accepted();
+        stats.count_accepted();
+        assert_eq!(stats.totals().accepted, 2);
+    }
+
+    #[test]
+    fn suppressed_lines_are_reported_in_time() {
+        let start = Instant::now();
+        let mut stats = Stats::new(&settings(), start);
+        assert_eq!(stats.next_report(), None);
+        let allowed = (0..60).filter(|_| stats.rate_limiter.allow()).count();
+        assert_eq!(allowed, 50);
+        let second = start + Duration::from_secs(1);
+        assert_eq!(stats.next_report(), Some(second));
+        stats.report_suppressed(second);
+        assert_eq!(stats.next_report(), None);
+
+        let minute = start + SUMMARY_INTERVAL;
+        stats.next_summary = Some(minute);
+        stats.report_suppressed(second);
+        assert_eq!(stats.next_report(), Some(minute));
+        stats.report_suppressed(minute);
+        assert_eq!(stats.next_report(), None);
+    }
+
+    #[test]
     fn numbers_are_grouped() {
         for (number, text) in [
             (0, "0"),

@@ -198,7 +198,7 @@ fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
         })),
         Err(error) => {
             let start = error.utf8_error().valid_up_to();
-            let location = (error.as_bytes(), &(start..start + 1));
+            let location = (error.as_bytes(), &(start..start));
             let message = "is not UTF-8; save it as UTF-8";
             Err(Error::settings(path, Some(location), message))
         }
@@ -338,6 +338,11 @@ fn dangling_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
 mod tests {
     use super::*;
 
+    /// Of errno(3).
+    const EIO: i32 = 5;
+    const EACCES: i32 = 13;
+    const ENOTDIR: i32 = 20;
+
     /// The possible paths of a main file in the fixture, and the fixture.
     fn fixture(name: &str) -> (Vec<PathBuf>, PathBuf) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/layers");
@@ -404,6 +409,33 @@ mod tests {
         let with_user = [&[user], &system[..]].concat();
         check("smtp", Some("/home/u/.config/greeter:relative"), &with_user);
         check("./smtp", Some("/home/u/.config/greeter"), &["./smtp"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_passed_over() {
+        let path = Path::new("/etc/greeter/greeter.toml");
+        for (errno, remedy) in [
+            (
+                EACCES,
+                "permission denied; make it readable by all (chmod o+r, ",
+            ),
+            (
+                ENOTDIR,
+                "not a directory; replace the file by a directory, or ",
+            ),
+            (EIO, "make it readable by all, or remove it"),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            let Unreadable::Invalid(error) = unreadable(path, &error) else {
+                panic!("{error}");
+            };
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        let error = io::Error::from(io::ErrorKind::NotFound);
+        assert!(matches!(
+            unreadable(Path::new("/nonexistent"), &error),
+            Unreadable::Absent
+        ));
     }
 
     #[test]

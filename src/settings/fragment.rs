@@ -158,7 +158,7 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
 
 /// The rest of a table header `[greeting.…]` that contains this span.
 fn table_header<'a>(text: &'a str, span: &Range<usize>) -> Option<&'a str> {
-    let start = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let start = text[..span.start].rfind('\n').unwrap_or(0);
     let header = text[start..].trim_start().strip_prefix("[greeting.")?;
     let (header, _) = header.split_once([']', '\n'])?;
     let is_plain = !header.contains(['"', '\'']);
@@ -583,6 +583,70 @@ mod tests {
             "g.toml:1:22: invalid value 'many' for 'connections': \
              expected an integer from 1 to 1000000",
         );
+    }
+
+    #[test]
+    fn keys_of_a_greeting_have_their_hint_in_the_wrong_table() {
+        check(
+            "[greeting]\nmessage = '421'\n",
+            "g.toml:2:11: 'message' stands in [greeting] itself; put it below [greeting.NAME], \
+             the name of the socket, or at the top of the file",
+        );
+        check(
+            "[greeting]\nmode = 'inet'\n",
+            "g.toml:2:8: invalid value 'inet' for 'mode': expected a table [greeting.NAME]",
+        );
+        check(
+            "[greeting.mail.smtp]\nmessage = '421'\n",
+            "g.toml:1:16: invalid table [greeting.mail.smtp]; a name with a dot needs quotes: \
+             [greeting.\"mail.smtp\"]",
+        );
+        let message = message("[greeting.\"a\".b]\n");
+        assert!(message.contains("unknown key 'b'; "), "{message}");
+    }
+
+    #[test]
+    fn long_values_are_named_by_their_type() {
+        let expected = |value: &str| {
+            format!(
+                "g.toml:1:8: invalid value {value} for 'mode': \
+                 expected \"auto\", \"accept\", \"accepted\" or \"inet\""
+            )
+        };
+        check("mode = [\n5]\n", &expected("sequence"));
+        let long = "x".repeat(80);
+        check(
+            &format!("mode = '{long}'\n"),
+            &expected("(too long to print)"),
+        );
+    }
+
+    /// Which errors toml reports depends on its version.
+    #[test]
+    fn errors_of_older_versions_of_toml_are_explained() {
+        use serde::de::Error as _;
+        let file = SettingsFile {
+            path: "g.toml".into(),
+            text: ".connections = 5\n".to_owned(),
+        };
+        for (message, expected) in [
+            (
+                "invalid type: map, expected a borrowed string",
+                "invalid key '': the key before it is not a table",
+            ),
+            (
+                "invalid type: integer `5`, expected the table [limits]",
+                "'' is not a table: expected the table [limits]",
+            ),
+            (
+                "number too large to fit in target type",
+                "number too large; write a smaller one",
+            ),
+        ] {
+            let error = toml::de::Error::custom(message);
+            let explained = explain(&file, &error, "greeter.socket").to_string();
+            assert_eq!(explained, format!("g.toml:1:1: {expected}"));
+        }
     }
 
     #[test]

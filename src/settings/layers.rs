@@ -372,3 +372,27 @@ impl Origin<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_files_are_beside_the_file_that_names_them() {
+        let file = |path: &str, text: &str| SettingsFile {
+            path: path.into(),
+            text: text.to_owned(),
+        };
+        let files = vec![
+            file("/usr/lib/greeter/greeter.toml", "message_file = 'motd'\n"),
+            file(
+                "/etc/greeter/greeter.toml.d/1.toml",
+                "[greeting.smtp]\nmessage_file = '421'\n[greeting.imap]\nmessage = 'BYE'\n",
+            ),
+        ];
+        let layers = Layers::parse(files, "greeter.socket").unwrap();
+        let message_files = layers.merge(Mode::Accept).message_files();
+        let expected = ["/etc/greeter/greeter.toml.d/421", "/usr/lib/greeter/motd"];
+        assert_eq!(message_files, BTreeSet::from(expected.map(PathBuf::from)));
+    }
+}

@@ -143,6 +143,14 @@ mod tests {
     }
 
     #[test]
+    fn nearest_word_is_similar_enough() {
+        // Seven of ten letters agree: the similarity is 0.8, not above it.
+        assert_eq!(nearest("abcdefghij", ["xyzdefghij"].into_iter()), None);
+        let known = ["smtp", "smtps", "imap"].into_iter();
+        assert_eq!(nearest("SMPT", known), Some("smtp"));
+    }
+
+    #[test]
     fn unknown_key_has_a_hint() {
         check("mesage", "did you mean 'message'?");
         check("Mode", "did you mean 'mode'?");

@@ -30,8 +30,8 @@ const IDENTIFIER: &str = "greeter";
 /// that clients can cause.
 const QUEUE_CAPACITY: usize = 1000;
 
-/// The stack of the writing thread, in bytes.
-const STACK_SIZE: usize = 128 * 1024;
+/// The stack of the writing thread, in bytes: 128 KiB.
+const STACK_SIZE: usize = 0x2_0000;
 
 /// How long [`shutdown`] waits for the queued entries.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -300,4 +300,23 @@ fn dropped_entry(dropped: u64) -> Entry {
 /// A poisoned lock is as good as any: no thread can panic while it holds it.
 fn backend() -> MutexGuard<'static, Backend> {
     BACKEND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_has_the_fields_of_the_record_on_one_line() {
+        let mut entry = Entry::new(Level::Info, "two\nlines");
+        let fields = [("MESSAGE_ID", "1"), ("GREETER_MODE", "accept")];
+        let fields = fields.as_slice();
+        let record = Record::builder().key_values(&fields).build();
+        record.key_values().visit(&mut entry).unwrap();
+        assert_eq!(entry.message, "two\\nlines");
+        let owned = fields
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        assert_eq!(entry.fields, owned.collect::<Vec<_>>());
+    }
 }

@@ -28,8 +28,6 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often they are tried meanwhile.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
-/// States that can wait: at most one of each kind is kept.
-const QUEUE_CAPACITY: usize = 8;
 
 /// Sends notifications to `$NOTIFY_SOCKET`; does nothing without it.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ pub struct Notifier {
     address: Option<OsString>,
     /// `None` until the first connect(2) has succeeded, and after a failed send(2).
     socket: Option<DatagramSocket>,
-    /// States that were not sent yet, in order.
+    /// States that were not sent yet, in order; at most one of each kind.
     states: VecDeque<String>,
     /// The newest status text, if it was not sent yet.
     status: Option<String>,
@@ -123,11 +121,10 @@ impl Notifier {
     pub fn flush(&mut self) {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         while !self.states.is_empty() && Instant::now() < deadline {
+            // The last attempt has failed just now, or a retry is due later.
+            thread::sleep(FLUSH_INTERVAL);
             self.retry_at = None;
             self.send_pending(Instant::now());
-            if !self.states.is_empty() {
-                thread::sleep(FLUSH_INTERVAL);
-            }
         }
     }
 
@@ -139,9 +136,7 @@ impl Notifier {
         }
         let kind = |state: &str| state.split('=').next().map(str::to_owned);
         self.states.retain(|waiting| kind(waiting) != kind(&state));
-        if self.states.len() < QUEUE_CAPACITY {
-            self.states.push_back(state);
-        }
+        self.states.push_back(state);
         self.send_pending(Instant::now());
     }
 
@@ -246,7 +241,9 @@ mod tests {
         let (mut notifier, manager) = pair("bounded");
         notifier.notify_status(&"é".repeat(5000));
         let received = receive(&manager).unwrap();
-        assert!(received.len() <= "STATUS=".len() + MAX_STATUS_LENGTH);
+        // As long as whole characters allow.
+        let length = received.len() - "STATUS=".len();
+        assert!((MAX_STATUS_LENGTH - 1..=MAX_STATUS_LENGTH).contains(&length));
         assert!(received.ends_with("é…"), "{received}");
     }
 
@@ -262,8 +259,10 @@ mod tests {
         notifier.notify_status("old");
         notifier.notify_ready();
         notifier.notify_status("new");
+        let retry_at = notifier.next_retry().unwrap();
+        notifier.send_pending(retry_at - Duration::from_nanos(1));
         assert_eq!(receive(&manager), None, "the retry is not due yet");
-        notifier.send_pending(Instant::now() + MIN_RETRY_DELAY);
+        notifier.send_pending(retry_at);
         let received = receive_all(&manager);
         assert_eq!(received[0], "WATCHDOG=1");
         assert!(received[1].starts_with("RELOADING=1\n"));
@@ -280,6 +279,23 @@ mod tests {
         let manager = manager(&address);
         notifier.flush();
         assert_eq!(receive_all(&manager), ["READY=1"]);
+    }
+
+    #[test]
+    fn delay_is_doubled_at_each_failure() {
+        let (mut notifier, _address) = unanswered("doubled");
+        notifier.notify_ready();
+        let mut retry_at = notifier.next_retry().unwrap();
+        let delays = [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000];
+        assert_eq!(
+            delays.map(|_| {
+                notifier.send_pending(retry_at);
+                let next = notifier.next_retry().unwrap();
+                let delay = next - std::mem::replace(&mut retry_at, next);
+                delay.as_millis()
+            }),
+            delays
+        );
     }
 
     #[test]
