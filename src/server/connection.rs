@@ -903,7 +903,7 @@ pub(super) mod tests {
     }
 
     /// A TCP connection whose peer has no room for the whole greeting.
-    fn connection_with_small_window() -> (Connection, TcpStream) {
+    pub fn connection_with_small_window() -> (Connection, TcpStream) {
         let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         // Inherited by accepted sockets (tcp(7)).
         listener.set_send_buffer_size(1 << 20).unwrap();

@@ -412,9 +412,10 @@ fn source_key(peer: SocketAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    use super::super::connection::tests::{limits, unix_connection};
+    use super::super::connection::tests::{connection_with_small_window, limits, unix_connection};
     use super::super::listener::tests::default_settings;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
@@ -438,15 +439,33 @@ mod tests {
         /// Adds a connection with this greeting, and returns its client.
         fn add(&mut self, greeting: &[u8], now: Instant) -> UnixStream {
             let (connection, client) = unix_connection(greeting);
+            self.add_connection(connection, now);
+            client
+        }
+
+        fn add_connection(&mut self, connection: Connection, now: Instant) {
             let (connections, stats) = (&mut self.connections, &mut self.stats);
             let result = connections.add(connection, now, &self.poller, stats);
             result.unwrap();
-            client
+        }
+
+        fn handle_event(&mut self, now: Instant) -> io::Result<()> {
+            let (connections, stats) = (&mut self.connections, &mut self.stats);
+            connections.handle_event(0, now, &self.poller, stats)
         }
 
         fn sweep(&mut self, all: bool, now: Instant) -> io::Result<()> {
             let (connections, stats) = (&mut self.connections, &mut self.stats);
             connections.sweep_greeted(all, now, &self.poller, stats)
+        }
+
+        fn retry(&mut self, now: Instant) -> io::Result<()> {
+            let (connections, stats) = (&mut self.connections, &mut self.stats);
+            connections.retry(now, &self.poller, stats)
+        }
+
+        fn close_expired(&mut self, now: Instant) {
+            self.connections.close_expired(now, &mut self.stats);
         }
 
         /// The time from `now` to the next deadline.
@@ -462,7 +481,7 @@ mod tests {
         let mut fixture = Fixture::new(now);
         assert_eq!(fixture.connections.next_deadline(), None);
         let client = fixture.add(b"hello\n", now);
-        fixture.connections.close_expired(now, &mut fixture.stats);
+        fixture.close_expired(now);
         assert_eq!(fixture.next_deadline(now), SWEEP_INTERVAL);
         drop(client);
         fixture
@@ -481,7 +500,7 @@ mod tests {
         let mut fixture = Fixture::new(now);
         let _first = fixture.add(b"hello\n", now);
         fixture.sweep(true, now).unwrap();
-        fixture.connections.close_expired(now, &mut fixture.stats);
+        fixture.close_expired(now);
         assert_eq!(fixture.next_deadline(now), linger_timeout);
         // Nothing can expire before: this one is not checked.
         let _second = fixture.add(b"hello\n", now);
@@ -489,31 +508,29 @@ mod tests {
         assert_eq!(fixture.next_deadline(now), EXPIRY_INTERVAL);
         // Just before its deadline: the next check would be too early without the interval.
         let almost = now + linger_timeout - MILLISECOND;
-        fixture
-            .connections
-            .close_expired(almost, &mut fixture.stats);
+        fixture.close_expired(almost);
         assert_eq!(fixture.next_deadline(almost), EXPIRY_INTERVAL);
         let late = almost + EXPIRY_INTERVAL;
-        fixture
-            .connections
-            .close_expired(late - MILLISECOND, &mut fixture.stats);
+        fixture.close_expired(late - MILLISECOND);
         assert_eq!(fixture.connections.len(), 2);
-        fixture.connections.close_expired(late, &mut fixture.stats);
+        fixture.close_expired(late);
         assert!(fixture.connections.is_empty());
     }
 
-    /// The time of a connection that waits for events may end sooner.
+    /// More than `linger_bytes` ends the time of a connection at once, but its greeting is
+    /// not delivered.
     #[test]
-    fn late_input_does_not_hasten_the_check() {
+    fn expired_connection_is_not_checked_all_the_time() {
         let now = Instant::now();
         let mut fixture = Fixture::new(now);
-        let _client = fixture.add(&vec![b'x'; 4 << 20], now);
-        fixture.connections.close_expired(now, &mut fixture.stats);
-        let almost = now + limits().write_timeout - MILLISECOND;
-        let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
-        let result = connections.handle_event(0, almost, &fixture.poller, stats);
-        result.unwrap();
-        assert!(fixture.next_deadline(almost) >= MILLISECOND);
+        let (connection, mut client) = connection_with_small_window();
+        fixture.add_connection(connection, now);
+        fixture.sweep(true, now).unwrap();
+        fixture.close_expired(now);
+        assert!(fixture.next_deadline(now) > EXPIRY_INTERVAL);
+        client.write_all(&[b'x'; 100]).unwrap();
+        fixture.handle_event(now).unwrap();
+        assert_eq!(fixture.next_deadline(now), EXPIRY_INTERVAL);
     }
 
     #[test]
@@ -526,20 +543,12 @@ mod tests {
         let (token, interest) = (Token::Connection(0), Interest::Readable);
         fixture.poller.register(socket, token, interest).unwrap();
         fixture.sweep(true, now).unwrap_err();
-        fixture.connections.close_expired(now, &mut fixture.stats);
+        fixture.close_expired(now);
         assert_eq!(fixture.next_deadline(now), RETRY_DELAY);
-        let mut retry = |now| {
-            let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
-            connections.retry(now, &fixture.poller, stats)
-        };
-        retry(now + RETRY_DELAY - MILLISECOND).unwrap();
-        retry(now + RETRY_DELAY).unwrap_err();
+        fixture.retry(now + RETRY_DELAY - MILLISECOND).unwrap();
+        fixture.retry(now + RETRY_DELAY).unwrap_err();
         fixture.poller = Poller::new().unwrap();
-        let mut retry = |now| {
-            let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
-            connections.retry(now, &fixture.poller, stats)
-        };
-        retry(now + 2 * RETRY_DELAY).unwrap();
+        fixture.retry(now + 2 * RETRY_DELAY).unwrap();
         assert!(fixture.connections.retries.is_empty());
         assert_eq!(fixture.connections.slots[0].registered, Some(interest));
     }
@@ -548,9 +557,7 @@ mod tests {
     fn event_of_a_closed_connection_is_passed_over() {
         let now = Instant::now();
         let mut fixture = Fixture::new(now);
-        let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
-        let result = connections.handle_event(0, now, &fixture.poller, stats);
-        result.unwrap();
+        fixture.handle_event(now).unwrap();
     }
 
     #[test]
@@ -559,16 +566,14 @@ mod tests {
         let mut fixture = Fixture::new(now);
         let delivered = fixture.add(b"hello\n", now);
         let _slow = fixture.add(&vec![b'x'; 4 << 20], now);
-        fixture.connections.close_expired(now, &mut fixture.stats);
+        fixture.close_expired(now);
         let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
         let deadline = now + Duration::from_millis(500);
         let result = connections.drain(deadline, now, &fixture.poller, stats);
         result.unwrap();
         assert_eq!(fixture.connections.len(), 1);
         assert_eq!(fixture.next_deadline(now), DRAIN_EXPIRY_INTERVAL);
-        fixture
-            .connections
-            .close_expired(deadline, &mut fixture.stats);
+        fixture.close_expired(deadline);
         assert!(fixture.connections.is_empty());
         assert_eq!(fixture.stats.totals().cut_off, 1);
         drop(delivered);
