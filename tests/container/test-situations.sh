@@ -125,4 +125,11 @@ run systemctl restart greeter.service
 expect $'This is a test\n' greeting 127.0.0.1:4000
 expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
 expect $'This socket was passed on stdin/stdout\n' greeting 127.0.0.1:4002
+
+check "a link to /dev/null masks a file, also where /dev/null does not exist"
+run mkdir -p /etc/greeter/greeter.toml.d
+run ln -s /dev/null /etc/greeter/greeter.toml.d/50.toml
+for prepare in true "mount -t tmpfs tmpfs /dev"; do
+	expect_match 'settings are valid' run unshare --mount sh -euc "$prepare; greeter --check"
+done
 end_of_tests
