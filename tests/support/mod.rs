@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 /// The program under test.
 pub const GREETER: &str = env!("CARGO_BIN_EXE_greeter");
 
@@ -251,7 +253,12 @@ pub fn free_port() -> u16 {
     loop {
         let number = std::process::id() as usize * 64 + COUNT.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(10_000 + number % 20_000).unwrap();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Not listening: a child that another test starts at this moment has a copy of the
+        // socket until exec(2), and nobody could listen on its port meanwhile.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if socket.bind(&address.into()).is_ok() {
             return port;
         }
     }
