@@ -220,7 +220,13 @@ impl Manager {
 
     pub fn receive(&self) -> String {
         let mut buffer = vec![0; 65536];
-        let length = self.0.recv(&mut buffer).unwrap();
+        let length = loop {
+            match self.0.recv(&mut buffer) {
+                // recv(2) with a timeout is not restarted after SIGCONT (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.unwrap(),
+            }
+        };
         assert!(length <= 4096, "PID 1 drops a datagram of {length} bytes");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     }
