@@ -160,6 +160,23 @@ fn socket_that_cannot_accept_is_in_the_status() {
     while !manager.expect("STATUS=").ends_with(&expected) {}
 }
 
+/// A signal interrupts the opening of the directory of drop-ins.
+#[test]
+fn drop_ins_are_read_after_an_interruption() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let drop_in = directory.write("g.toml.d/50.toml", "message = 'x'\n");
+    let output = Command::new("strace")
+        .args(["-qqq", "-o", "/dev/null", "-P"])
+        .arg(directory.path("g.toml.d"))
+        .args(["-e", "inject=openat:error=EINTR:when=1"])
+        .args([GREETER, "--check", "--config", &settings])
+        .output()
+        .expect("strace(1) is installed");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(stdout.contains(&format!("{drop_in}: read\n")), "{output:?}");
+}
+
 /// stdout and stderr are the client, and /dev/null, to which they are redirected, cannot
 /// be opened.
 #[test]
