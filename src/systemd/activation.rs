@@ -392,6 +392,8 @@ mod tests {
             Ok(&["smtp", "imap"]),
         );
         check(Some("42"), Some("1"), Some(""), Ok(&["unknown"]));
+        let longest = "a".repeat(255);
+        check(Some("42"), Some("1"), Some(&longest), Ok(&[&longest]));
     }
 
     #[test]
