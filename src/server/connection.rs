@@ -44,13 +44,13 @@ pub struct Connection {
     /// The client's address, of the PROXY header if that names one; `None` for a Unix
     /// socket.
     peer: Option<SocketAddr>,
-    /// The PROXY header, once it was received.
-    header: Option<Header>,
+    /// The PROXY header, once it was received. Boxed, as most connections have none.
+    header: Option<Box<Header>>,
     accepted_at: Instant,
     /// Bytes of the greeting that the kernel has accepted.
     sent: usize,
-    /// Set while the service stops: when the connection is closed.
-    drain_deadline: Option<Instant>,
+    /// Set while the service stops: [`Connection::drain`].
+    is_draining: bool,
     state: State,
     /// Set when it is decided that the connection has to be closed.
     close_reason: CloseReason,
@@ -107,19 +107,13 @@ impl fmt::Display for CloseReason {
 /// Where a connection stands. Each state has its own deadline.
 #[derive(Debug)]
 enum State {
-    /// The PROXY header is not complete yet.
-    ReceivingHeader {
-        parser: HeaderParser,
-        greeting: Greeting,
-        /// The end of `header_timeout`, or of [`DRAIN_HEADER_TIMEOUT`].
-        deadline: Instant,
-    },
+    /// The PROXY header is not complete yet. Boxed, so that it does not enlarge every
+    /// connection.
+    ReceivingHeader(Box<HeaderReception>),
     /// The kernel has not accepted all of the greeting yet.
     Sending {
         payload: Payload,
         position: Position,
-        /// When sending began: at accept(2), or at the end of the PROXY header.
-        begun_at: Instant,
         /// The end of `write_timeout`, or of `drain_timeout`.
         deadline: Instant,
     },
@@ -134,6 +128,18 @@ enum State {
         /// When the connection is closed even if the greeting was not delivered.
         hard_deadline: Instant,
     },
+}
+
+/// A PROXY header that is received.
+#[derive(Debug)]
+struct HeaderReception {
+    parser: HeaderParser,
+    /// What is sent next.
+    greeting: Greeting,
+    /// The end of `header_timeout`, or of [`DRAIN_HEADER_TIMEOUT`].
+    deadline: Instant,
+    /// Set while the service stops: when the connection is closed.
+    drain_deadline: Option<Instant>,
 }
 
 /// What [`Connection::advance`] led to.
@@ -196,14 +202,14 @@ impl Connection {
                 payload: endpoint
                     .render(&settings.greeting, peer, || endpoint.local_addr_of(&socket)),
                 position: Position::default(),
-                begun_at: now,
                 deadline: now + limits.write_timeout,
             },
-            ProxyProtocol::Required => State::ReceivingHeader {
+            ProxyProtocol::Required => State::ReceivingHeader(Box::new(HeaderReception {
                 parser: HeaderParser::default(),
                 greeting: settings.greeting.clone(),
                 deadline: now + limits.header_timeout,
-            },
+                drain_deadline: None,
+            })),
         };
         Self {
             socket,
@@ -213,7 +219,7 @@ impl Connection {
             header: None,
             accepted_at: now,
             sent: 0,
-            drain_deadline: None,
+            is_draining: false,
             state,
             close_reason: CloseReason::PeerClosed,
         }
@@ -231,8 +237,8 @@ impl Connection {
 
     /// The address that the client connected to.
     pub fn local_addr(&self) -> LocalAddr {
-        match self.header {
-            Some(Header::Proxied { destination, .. }) => LocalAddr::Ip(destination),
+        match self.header.as_deref() {
+            Some(Header::Proxied { destination, .. }) => LocalAddr::Ip(*destination),
             Some(Header::Own) | None => self.endpoint.local_addr_of(&self.socket),
         }
     }
@@ -240,12 +246,13 @@ impl Connection {
     /// Whether the peer may be a proxy that checks the port: it has closed without a byte
     /// of the PROXY header, or has sent one with no address but its own.
     pub fn is_check(&self) -> bool {
-        self.close_reason == CloseReason::ClosedUnused || self.header == Some(Header::Own)
+        self.close_reason == CloseReason::ClosedUnused
+            || self.header.as_deref() == Some(&Header::Own)
     }
 
     /// Whether the client's address is not known yet, as the PROXY header may name it.
     pub fn is_receiving_header(&self) -> bool {
-        matches!(self.state, State::ReceivingHeader { .. })
+        matches!(self.state, State::ReceivingHeader(_))
     }
 
     /// The client's address; `None` for a Unix socket.
@@ -266,7 +273,7 @@ impl Connection {
     /// From accept(2) until the kernel accepted the last byte, or until now.
     pub fn duration(&self) -> Duration {
         let end = match self.state {
-            State::ReceivingHeader { .. } | State::Sending { .. } => Instant::now(),
+            State::ReceivingHeader(_) | State::Sending { .. } => Instant::now(),
             State::Closing { sent_at, .. } => sent_at,
         };
         end.duration_since(self.accepted_at)
@@ -281,7 +288,7 @@ impl Connection {
     /// last byte of the greeting; zero if it has not.
     pub fn lingered(&self) -> (usize, Duration) {
         match self.state {
-            State::ReceivingHeader { .. } | State::Sending { .. } => (0, Duration::ZERO),
+            State::ReceivingHeader(_) | State::Sending { .. } => (0, Duration::ZERO),
             State::Closing {
                 sent_at, discarded, ..
             } => (discarded, sent_at.elapsed()),
@@ -291,7 +298,8 @@ impl Connection {
     /// When [`Connection::expire_or_extend`] has to be called next.
     pub fn deadline(&self) -> Instant {
         match self.state {
-            State::ReceivingHeader { deadline, .. } | State::Sending { deadline, .. } => deadline,
+            State::ReceivingHeader(ref reception) => reception.deadline,
+            State::Sending { deadline, .. } => deadline,
             State::Closing { linger_until, .. } => linger_until,
         }
     }
@@ -299,10 +307,11 @@ impl Connection {
     /// The service stops: what is delivered is closed as soon as its input is read,
     /// the rest has until `deadline`. [`Connection::advance`] must be called next.
     pub fn drain(&mut self, now: Instant, deadline: Instant) {
-        self.drain_deadline = Some(deadline);
+        self.is_draining = true;
         match &mut self.state {
-            State::ReceivingHeader { deadline: end, .. } => {
-                *end = (now + DRAIN_HEADER_TIMEOUT).min(*end);
+            State::ReceivingHeader(reception) => {
+                reception.deadline = (now + DRAIN_HEADER_TIMEOUT).min(reception.deadline);
+                reception.drain_deadline = Some(deadline);
             }
             State::Sending { deadline: end, .. } => *end = deadline.min(*end),
             State::Closing {
@@ -333,7 +342,7 @@ impl Connection {
         }
         let check_interval = self.delivery_check_interval();
         match &mut self.state {
-            State::ReceivingHeader { .. } => {
+            State::ReceivingHeader(_) => {
                 self.socket.shutdown_write();
                 self.close_reason = CloseReason::InvalidHeader(HeaderError::Late);
                 Some(Outcome::InvalidHeader)
@@ -341,9 +350,10 @@ impl Connection {
             State::Sending { .. } => {
                 self.socket.reset_on_close();
                 self.close_reason = CloseReason::SendExpired;
-                Some(match self.drain_deadline {
-                    Some(_) => Outcome::CutOff,
-                    None => Outcome::TimedOut,
+                Some(if self.is_draining {
+                    Outcome::CutOff
+                } else {
+                    Outcome::TimedOut
                 })
             }
             State::Closing { hard_deadline, .. } if now >= *hard_deadline => {
@@ -364,29 +374,26 @@ impl Connection {
     /// Does what is possible without blocking, up to the next state.
     pub fn advance(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
         match self.state {
-            State::ReceivingHeader { .. } => self.receive_header(buffer, now),
+            State::ReceivingHeader(_) => self.receive_header(buffer, now),
             State::Sending { .. } => self.send(now),
             State::Closing { .. } => self.discard(buffer, now),
         }
     }
 
     fn receive_header(&mut self, discarded: &mut DiscardBuffer, now: Instant) -> Progress {
-        let State::ReceivingHeader {
-            parser, greeting, ..
-        } = &mut self.state
-        else {
+        let State::ReceivingHeader(reception) = &mut self.state else {
             return Progress::HeaderReceived;
         };
         let mut buffer = [0; HEADER_BUFFER_LENGTH];
         for _ in 0..MAX_READS {
             let parsed = match self.socket.receive(&mut buffer) {
-                Ok(count) if count > 0 => parser.push(&buffer[..count]),
+                Ok(count) if count > 0 => reception.parser.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Progress::Pending(Interest::Readable);
                 }
                 Err(error) if is_transient(&error) => return Progress::RetryLater,
                 // The end of input, or a reset.
-                _ if parser.is_empty() => {
+                _ if reception.parser.is_empty() => {
                     self.close_reason = CloseReason::ClosedUnused;
                     return Progress::Finished(Outcome::Disconnected);
                 }
@@ -395,8 +402,12 @@ impl Connection {
             match parsed {
                 Ok(None) => {}
                 Ok(Some(header)) => {
-                    let greeting = greeting.clone();
-                    self.begin_sending(header, &greeting, now);
+                    let greeting = reception.greeting.clone();
+                    let deadline = now + self.limits.write_timeout;
+                    let deadline = reception
+                        .drain_deadline
+                        .map_or(deadline, |end| end.min(deadline));
+                    self.begin_sending(header, &greeting, deadline);
                     return Progress::HeaderReceived;
                 }
                 Err(error) => {
@@ -408,26 +419,22 @@ impl Connection {
         Progress::RetryLater
     }
 
-    fn begin_sending(&mut self, header: Header, greeting: &Greeting, now: Instant) {
-        self.header = Some(match header {
+    fn begin_sending(&mut self, header: Header, greeting: &Greeting, deadline: Instant) {
+        let header = match header {
             // HAProxy's checks of version 1 name the proxy itself.
             Header::Proxied { source, .. } if self.peer == Some(source) => Header::Own,
             header => header,
-        });
-        if let Some(Header::Proxied { source, .. }) = self.header {
+        };
+        if let Header::Proxied { source, .. } = header {
             self.peer = Some(source);
         }
-        let mut deadline = now + self.limits.write_timeout;
-        if let Some(drain_deadline) = self.drain_deadline {
-            deadline = drain_deadline.min(deadline);
-        }
+        self.header = Some(Box::new(header));
         let payload = self
             .endpoint
             .render(greeting, self.peer, || self.local_addr());
         self.state = State::Sending {
             payload,
             position: Position::default(),
-            begun_at: now,
             deadline,
         };
     }
@@ -436,8 +443,7 @@ impl Connection {
         let State::Sending {
             payload,
             position,
-            begun_at,
-            ..
+            deadline,
         } = &mut self.state
         else {
             return Progress::GreetingSent;
@@ -469,20 +475,22 @@ impl Connection {
                 }
             }
         }
-        let begun_at = *begun_at;
-        self.begin_close(begun_at, now);
+        let deadline = *deadline;
+        self.begin_close(deadline, now);
         Progress::GreetingSent
     }
 
     /// Shuts the sending side down; the peer's close is waited for from now on.
-    fn begin_close(&mut self, begun_at: Instant, now: Instant) {
+    /// `send_deadline` is when sending would have had to end.
+    fn begin_close(&mut self, send_deadline: Instant, now: Instant) {
         self.socket.shutdown_write();
-        let mut hard_deadline = begun_at + self.limits.write_timeout + self.limits.linger_timeout;
-        let mut linger_until = now + self.limits.linger_timeout;
-        if self.drain_deadline.is_some() {
-            hard_deadline = self.deadline();
-            linger_until = now;
-        }
+        let linger_timeout = if self.is_draining {
+            Duration::ZERO
+        } else {
+            self.limits.linger_timeout
+        };
+        let linger_until = now + linger_timeout;
+        let hard_deadline = send_deadline + linger_timeout;
         self.state = State::Closing {
             sent_at: now,
             discarded: 0,
@@ -553,7 +561,7 @@ impl Connection {
         };
         let decision = if input == Input::Ended {
             return Some(CloseReason::PeerClosed);
-        } else if self.drain_deadline.is_some() {
+        } else if self.is_draining {
             CloseReason::Stopping
         } else if self.is_over_budget() {
             CloseReason::LingerBytes
@@ -584,7 +592,7 @@ impl Connection {
     pub fn abort(&mut self) -> Outcome {
         self.close_reason = CloseReason::ServiceFailed;
         match self.state {
-            State::ReceivingHeader { .. } => Outcome::CutOff,
+            State::ReceivingHeader(_) => Outcome::CutOff,
             State::Sending { .. } => {
                 self.socket.reset_on_close();
                 Outcome::CutOff
@@ -595,9 +603,10 @@ impl Connection {
     }
 
     fn delivery_check_interval(&self) -> Duration {
-        match self.drain_deadline {
-            Some(_) => DRAIN_CHECK_INTERVAL,
-            None => DELIVERY_CHECK_INTERVAL,
+        if self.is_draining {
+            DRAIN_CHECK_INTERVAL
+        } else {
+            DELIVERY_CHECK_INTERVAL
         }
     }
 }

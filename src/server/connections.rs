@@ -49,8 +49,8 @@ pub struct Connections {
 #[derive(Debug)]
 struct Slot {
     connection: Connection,
-    /// The source that the connection is counted for, if sources are counted.
-    source: Option<IpAddr>,
+    /// Whether the connection is counted in `per_source`.
+    is_counted: bool,
     /// What epoll(7) reports the connection for, if it is registered.
     registered: Option<Interest>,
     /// Whether the connection is in `retries`.
@@ -110,10 +110,10 @@ impl Connections {
         stats: &mut Stats,
     ) -> io::Result<()> {
         stats.count_accepted();
-        let mut source = None;
+        let mut is_counted = false;
         if !connection.is_receiving_header() {
             match self.per_source.count(&connection) {
-                Ok(counted) => source = counted,
+                Ok(counted) => is_counted = counted,
                 Err(TooManyConnections) => {
                     connection.refuse(&mut self.discard_buffer);
                     stats.record(&connection, Outcome::Refused);
@@ -126,7 +126,7 @@ impl Connections {
         }
         let key = self.slots.insert(Slot {
             connection,
-            source,
+            is_counted,
             registered: None,
             retrying: false,
         });
@@ -273,8 +273,8 @@ impl Connections {
         let mut progress = connection.advance(&mut self.discard_buffer, now);
         if progress == Progress::HeaderReceived {
             progress = match self.per_source.count(connection) {
-                Ok(source) => {
-                    slot.source = source;
+                Ok(is_counted) => {
+                    slot.is_counted = is_counted;
                     connection.advance(&mut self.discard_buffer, now)
                 }
                 Err(TooManyConnections) => {
@@ -345,8 +345,8 @@ impl Connections {
     /// source counts one less.
     fn close(&mut self, key: usize, outcome: Outcome, stats: &mut Stats) {
         let slot = self.slots.remove(key);
-        if let Some(source) = slot.source {
-            self.per_source.remove(source);
+        if let (true, Some(peer)) = (slot.is_counted, slot.connection.peer()) {
+            self.per_source.remove(source_key(peer));
         }
         stats.record(&slot.connection, outcome);
     }
@@ -361,16 +361,15 @@ struct PerSource(HashMap<IpAddr, u32>);
 struct TooManyConnections;
 
 impl PerSource {
-    /// Counts the source of a connection, and returns it; `None` if sources are not
-    /// counted.
-    fn count(&mut self, connection: &Connection) -> Result<Option<IpAddr>, TooManyConnections> {
+    /// Counts the source of a connection; `false` if sources are not counted.
+    fn count(&mut self, connection: &Connection) -> Result<bool, TooManyConnections> {
         let limit = connection.limits().connections_per_source;
         let source = match connection.peer() {
             Some(peer) if limit > 0 => source_key(peer),
-            _ => return Ok(None),
+            _ => return Ok(false),
         };
         if self.try_add(source, limit) {
-            Ok(Some(source))
+            Ok(true)
         } else {
             Err(TooManyConnections)
         }
@@ -587,6 +586,13 @@ mod tests {
         fixture.connections.abort_all(&mut fixture.stats);
         assert!(fixture.connections.is_empty());
         assert_eq!(fixture.stats.totals().sent, 2);
+    }
+
+    /// bench/README.md gives the memory of 10,000 connections.
+    #[test]
+    fn connection_uses_little_memory() {
+        let size = size_of::<Slot>();
+        assert!(size <= 168, "{size} bytes");
     }
 
     #[test]
