@@ -107,15 +107,21 @@ fn examples_refuse_sockets_of_another_kind() {
 
 #[test]
 fn examples_without_a_socket_exit_with_a_reason() {
+    let no_socket = [
+        "expected one socket from systemd",
+        // What libsystemd itself returned before 0.6.
+        "failed to get LISTEN_PID",
+    ];
     for (name, expected) in [
-        ("accept", "expected one socket from systemd"),
-        ("accepted", "expected one socket from systemd"),
-        ("inet", "Socket operation on non-socket"),
+        ("accept", &no_socket[..]),
+        ("accepted", &no_socket),
+        ("inet", &["Socket operation on non-socket"]),
     ] {
         let output = Command::new(example(name)).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
-        assert!(stderr.contains(expected), "{name}: {stderr}");
+        let has_reason = expected.iter().any(|reason| stderr.contains(reason));
+        assert!(has_reason, "{name}: {stderr}");
     }
 }
 
