@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::iter;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{GREETER, Manager, Process, Standalone, TempDir, free_port, read_tcp};
+use support::{GREETER, Manager, Process, Standalone, TempDir, free_port, read_tcp, retry};
 
 fn start(settings: &str) -> (TempDir, Standalone) {
     let directory = TempDir::new();
@@ -71,20 +71,12 @@ fn start_with_warnings(directory: &TempDir, settings: &str, listen: &str) -> Pro
     Process::start(&mut command)
 }
 
-/// The first client of a server that has no line which says that it listens.
-fn first_client<T>(connect: impl Fn() -> io::Result<T>) -> T {
-    loop {
-        match connect() {
-            Ok(client) => return client,
-            Err(_) => thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
+/// The same on a TCP port, and its first client.
 fn start_tcp_with_warnings(directory: &TempDir, settings: &str) -> (Standalone, TcpStream) {
     let port = free_port();
     let process = start_with_warnings(directory, settings, &format!("127.0.0.1:{port}"));
-    let client = first_client(|| TcpStream::connect(("127.0.0.1", port)));
+    // No line says that it listens.
+    let client = retry(|| TcpStream::connect(("127.0.0.1", port)));
     (Standalone { process, port }, client)
 }
 
@@ -113,10 +105,10 @@ fn warn_has_no_line_if_all_were_greeted() {
     assert_eq!(server.stop(), "");
 }
 
-/// A client that has gone before it had the greeting is worth a line; the check of a proxy,
-/// which sends no byte, is not.
+/// A client that disconnects before it has received the greeting is worth a line; the check
+/// of a proxy, which sends no byte, is not.
 #[test]
-fn warn_counts_clients_that_have_gone_but_not_checks() {
+fn warn_counts_disconnected_clients_but_not_checks() {
     let directory = TempDir::new();
     let socket = directory.path("socket");
     // More than the send buffer of a Unix socket has room for.
@@ -130,7 +122,7 @@ fn warn_counts_clients_that_have_gone_but_not_checks() {
         ("proxy_protocol = 'required'\n", 0, ""),
     ] {
         let process = start_with_warnings(&directory, settings, socket.to_str().unwrap());
-        let mut client = first_client(|| UnixStream::connect(&socket));
+        let mut client = retry(|| UnixStream::connect(&socket));
         client.read_exact(&mut vec![0; read]).unwrap();
         drop(client);
         process.signal("-TERM");

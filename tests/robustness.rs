@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use support::{
     GREETER, Manager, Process, Standalone, TIMEOUT, TempDir, connection, cpu_time, free_port,
-    read_tcp, read_unix,
+    read_tcp, read_unix, retry,
 };
 
 const SMALL: &str = "This is a test\n";
@@ -165,8 +165,8 @@ fn abstract_address_without_a_name_is_no_service_manager() {
     assert!(!stderr.contains("sd_notify"), "{stderr}");
 }
 
-/// epoll_wait(2) returns EINTR each time, even without a handler (signal(7)), which is no
-/// error, however often it happens.
+/// epoll_wait(2) returns EINTR each time, even without a signal handler (signal(7)). It is
+/// not counted as a failure.
 #[test]
 fn stopped_process_goes_on_when_it_is_continued() {
     let directory = TempDir::new();
@@ -226,7 +226,7 @@ fn lines_that_were_dropped_are_reported() {
         while stderr.write(b"full\n").is_ok() {}
         // The first line finds no room, the second one does.
         for _ in 0..2 {
-            while read_tcp(port, b"").is_err() {}
+            retry(|| read_tcp(port, b""));
             thread::sleep(Duration::from_millis(50));
             // The end is an error: nothing more has arrived.
             reader.read_to_end(&mut received).unwrap_err();

@@ -30,8 +30,8 @@ const IDENTIFIER: &str = "greeter";
 /// that clients can cause.
 const QUEUE_CAPACITY: usize = 1000;
 
-/// The stack of the writing thread, in bytes: 128 KiB.
-const STACK_SIZE: usize = 0x2_0000;
+/// The stack of the writing thread, in bytes.
+const STACK_SIZE: usize = 128 * 1024;
 
 /// How long [`shutdown`] waits for the queued entries.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);

@@ -260,7 +260,7 @@ pub fn free_port() -> u16 {
         let number = std::process::id() as usize * 64 + COUNT.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(10_000 + number % 20_000).unwrap();
         // Not listening: a child that another test starts at this moment has a copy of the
-        // socket until exec(2), and nobody could listen on its port meanwhile.
+        // socket until exec(2), and no process could listen on its port until then.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -290,6 +290,18 @@ pub fn connection() -> (TcpStream, OwnedFd) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(TIMEOUT)).unwrap();
     (client, OwnedFd::from(listener.accept().unwrap().0))
+}
+
+/// Repeats an operation until it succeeds, at most for [`TIMEOUT`].
+pub fn retry<T>(operation: impl Fn() -> io::Result<T>) -> T {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match operation() {
+            Ok(result) => return result,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Connects to a port, sends `input`, and reads until EOF.
