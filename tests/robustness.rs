@@ -11,8 +11,8 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -443,33 +443,36 @@ fn connection_limit_is_shared_by_the_listeners() {
         command.arg("--listen").arg(&path);
     });
     let port = server.port;
-    let end = Instant::now() + Duration::from_secs(2);
+    let others_greeted = Arc::new(AtomicU32::new(0));
     let is_done = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..8)
         .map(|_| {
+            let others_greeted = Arc::clone(&others_greeted);
             let is_done = Arc::clone(&is_done);
             thread::spawn(move || {
                 while !is_done.load(Relaxed) {
                     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
                     stream.read_to_end(&mut Vec::new()).unwrap();
+                    others_greeted.fetch_add(1, Relaxed);
                     // It holds one of the two connections for a moment.
                     thread::sleep(Duration::from_millis(2));
                 }
             })
         })
         .collect();
-    let mut greeted = 0;
     // All of them compete from now on.
     thread::sleep(Duration::from_millis(200));
-    while greeted <= 20 && Instant::now() < end {
+    others_greeted.store(0, Relaxed);
+    for _ in 0..100 {
         assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
-        greeted += 1;
     }
+    let others_greeted = others_greeted.load(Relaxed);
     is_done.store(true, Relaxed);
     for thread in threads {
         thread.join().unwrap();
     }
-    assert!(greeted > 20, "only {greeted} clients of the second socket");
+    // Each socket has half of the two connections.
+    assert!(others_greeted <= 200, "{others_greeted} besides 100");
     server.stop();
 }
 
@@ -658,13 +661,16 @@ fn whole_backlog_is_accepted_without_further_events() {
 fn close_at_the_limit_is_known_at_once() {
     let directory = TempDir::new();
     let server = Standalone::start(&directory.write("g.toml", "[limits]\nconnections = 1\n"));
-    let begun = Instant::now();
-    for _ in 0..200 {
-        assert_eq!(server.read(), SMALL);
-    }
-    let elapsed = begun.elapsed();
-    // 200 times 10 ms otherwise.
-    assert!(elapsed < Duration::from_millis(1500), "{elapsed:?}");
+    let mut durations: Vec<Duration> = (0..200)
+        .map(|_| {
+            let begun = Instant::now();
+            assert_eq!(server.read(), SMALL);
+            begun.elapsed()
+        })
+        .collect();
+    durations.sort_unstable();
+    // 10 ms otherwise. Not the mean: on a busy host some take longer in any case.
+    assert!(durations[50] < Duration::from_millis(5), "{durations:?}");
 }
 
 #[test]
