@@ -132,6 +132,30 @@ fn accept_is_tried_again() {
     }
 }
 
+/// At the exit the whole backlog is accepted, although an error of a single connection
+/// comes in between.
+#[test]
+fn stop_greets_the_backlog_after_an_error() {
+    for error in ["ECONNABORTED", "EPROTO", "EINTR"] {
+        let directory = TempDir::new();
+        let settings = "[limits]\nconnections = 1\nlinger_timeout = '1min'\n";
+        let server = Standalone::start(&directory.write("g.toml", settings));
+        let mut held = server.connect();
+        held.read_exact(&mut [0; "This is a test\n".len()]).unwrap();
+        let clients = [server.connect(), server.connect()];
+        let injection = Injection::new(&server, "accept4", error, 1);
+        server.process.signal("-TERM");
+        for mut client in clients {
+            let mut received = String::new();
+            client.read_to_string(&mut received).unwrap();
+            assert_eq!(received, "This is a test\n", "{error}");
+        }
+        drop(injection);
+        let stderr = server.stop();
+        assert!(stderr.contains("stopped; 3 greetings sent\n"), "{stderr}");
+    }
+}
+
 /// Errors of single connections are passed over, sixteen in a row without a line.
 #[test]
 fn seventeen_errors_of_single_connections_pause_the_socket() {

@@ -590,12 +590,15 @@ impl<'a> Server<'a> {
             // The backlog may be non-empty although no event was handled yet.
             self.listeners[index].set_may_have_pending();
             while left > 0 && self.listeners[index].is_ready(now) {
-                let Accepted::Connection(socket, peer) = self.listeners[index].accept(now) else {
-                    break;
-                };
-                let connection = self.listeners[index].connection(socket, peer, now);
-                self.add_connection(connection, now);
-                left -= 1;
+                match self.listeners[index].accept(now) {
+                    Accepted::Connection(socket, peer) => {
+                        let connection = self.listeners[index].connection(socket, peer, now);
+                        self.add_connection(connection, now);
+                        left -= 1;
+                    }
+                    Accepted::Nothing | Accepted::Transient => {}
+                    Accepted::Shortage(_) => break,
+                }
             }
         }
         self.sweep_greeted(now);
