@@ -64,9 +64,7 @@ impl Totals {
             Outcome::CutOff => &mut self.cut_off,
         }
     }
-}
 
-impl Totals {
     /// The outcomes other than a sent greeting, such as `2 gone, 1 refused`; those
     /// without connections are omitted.
     fn unsent(&self) -> String {
