@@ -113,14 +113,14 @@ impl AsRawFd for WakeSocket {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::sys;
     use std::sync::Mutex;
     use std::time::Duration;
 
     /// A signal reaches every test of the process: one at a time.
-    static SERIAL: Mutex<()> = Mutex::new(());
+    pub static SERIAL: Mutex<()> = Mutex::new(());
 
     #[test]
     fn arrived_signals_are_taken_once() {

@@ -733,11 +733,12 @@ pub fn close_gracefully(socket: &Socket, limits: &Limits) {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::net::{Shutdown, TcpListener};
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
     use super::listener::tests::{default_settings, listener};
+    use crate::signals::tests::SERIAL;
 
     #[test]
     fn shortage_is_logged_again_if_there_was_none_for_a_minute() {
@@ -749,11 +750,26 @@ mod tests {
         }
     }
 
+    fn server<'a>(settings: Settings, load_settings: &'a mut LoadSettings<'a>) -> Server<'a> {
+        Server::new(settings, Signals::install().unwrap(), load_settings).unwrap()
+    }
+
+    #[test]
+    fn wait_without_clients_has_no_limit() {
+        let mut load_settings = || Ok(default_settings());
+        let mut server = server(default_settings(), &mut load_settings);
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        server.listeners.push(listener(&socket));
+        // The backlog was not looked at yet.
+        assert_eq!(server.timeout(), Some(Duration::ZERO));
+        server.accept_pending(Instant::now());
+        assert_eq!(server.timeout(), None);
+    }
+
     #[test]
     fn service_fails_when_all_listeners_were_given_up() {
-        let signals = Signals::install().unwrap();
         let mut load_settings = || Ok(default_settings());
-        let mut server = Server::new(default_settings(), signals, &mut load_settings).unwrap();
+        let mut server = server(default_settings(), &mut load_settings);
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         server.listeners.push(listener(&socket));
         // accept(2) returns EINVAL from now on.
@@ -767,6 +783,35 @@ mod tests {
         }
         let error = server.check_listeners().unwrap_err().to_string();
         assert!(error.starts_with("cannot accept on '127.0.0.1:"), "{error}");
+    }
+
+    /// Almost all clients close soon, and are then never registered with epoll(7).
+    #[test]
+    fn greeted_connection_is_left_alone_unless_its_place_is_needed() {
+        // A signal that another test sends would be handled.
+        let _serial = SERIAL.lock();
+        for (connections, is_left_alone) in [(2, true), (1, false)] {
+            let settings = Settings {
+                limits: Rc::new(Limits {
+                    connections,
+                    ..Limits::default()
+                }),
+                ..default_settings()
+            };
+            let mut load_settings = || Ok(default_settings());
+            let mut server = server(settings, &mut load_settings);
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            let _client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+            server.listeners.push(listener(&socket));
+            let now = Instant::now();
+            server.accept_pending(now);
+            server.sweep_greeted(now);
+            server.connections.close_expired(now, &mut server.stats);
+            assert_eq!(server.connections.len(), 1);
+            // A registered one is looked at again when its time is over.
+            let next = server.connections.next_deadline().unwrap();
+            assert_eq!(next < now + Duration::from_millis(50), is_left_alone);
+        }
     }
 
     /// A client that stays open; what it sends reaches `linger_bytes`.
