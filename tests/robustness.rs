@@ -463,9 +463,11 @@ fn connection_limit_is_shared_by_the_listeners() {
     // All of them compete from now on.
     thread::sleep(Duration::from_millis(200));
     others_greeted.store(0, Relaxed);
+    let begun = Instant::now();
     for _ in 0..100 {
         assert_eq!(read_unix(&path).unwrap(), SMALL.as_bytes());
     }
+    let elapsed = begun.elapsed();
     let others_greeted = others_greeted.load(Relaxed);
     is_done.store(true, Relaxed);
     for thread in threads {
@@ -473,6 +475,7 @@ fn connection_limit_is_shared_by_the_listeners() {
     }
     // Each socket has half of the two connections.
     assert!(others_greeted <= 200, "{others_greeted} besides 100");
+    assert!(elapsed < Duration::from_secs(9), "{elapsed:?}");
     server.stop();
 }
 
@@ -661,16 +664,20 @@ fn whole_backlog_is_accepted_without_further_events() {
 fn close_at_the_limit_is_known_at_once() {
     let directory = TempDir::new();
     let server = Standalone::start(&directory.write("g.toml", "[limits]\nconnections = 1\n"));
-    let mut durations: Vec<Duration> = (0..200)
-        .map(|_| {
-            let begun = Instant::now();
+    let mut elapsed = Vec::new();
+    // A host that is busy can be late, but not each time.
+    for _ in 0..3 {
+        let begun = Instant::now();
+        for _ in 0..200 {
             assert_eq!(server.read(), SMALL);
-            begun.elapsed()
-        })
-        .collect();
-    durations.sort_unstable();
-    // 10 ms otherwise. Not the mean: on a busy host some take longer in any case.
-    assert!(durations[50] < Duration::from_millis(5), "{durations:?}");
+        }
+        elapsed.push(begun.elapsed());
+        // 200 times 10 ms otherwise.
+        if begun.elapsed() < Duration::from_millis(1500) {
+            return;
+        }
+    }
+    panic!("{elapsed:?}");
 }
 
 #[test]

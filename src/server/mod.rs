@@ -750,16 +750,22 @@ mod tests {
         }
     }
 
-    fn server<'a>(settings: Settings, load_settings: &'a mut LoadSettings<'a>) -> Server<'a> {
-        Server::new(settings, Signals::install().unwrap(), load_settings).unwrap()
+    /// A server with one listener, and its socket.
+    fn listening_server<'a>(
+        settings: Settings,
+        load_settings: &'a mut LoadSettings<'a>,
+    ) -> (Server<'a>, TcpListener) {
+        let signals = Signals::install().unwrap();
+        let mut server = Server::new(settings, signals, load_settings).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        server.listeners.push(listener(&socket));
+        (server, socket)
     }
 
     #[test]
     fn wait_without_clients_has_no_limit() {
         let mut load_settings = || Ok(default_settings());
-        let mut server = server(default_settings(), &mut load_settings);
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        server.listeners.push(listener(&socket));
+        let (mut server, _socket) = listening_server(default_settings(), &mut load_settings);
         // The backlog was not looked at yet.
         assert_eq!(server.timeout(), Some(Duration::ZERO));
         server.accept_pending(Instant::now());
@@ -769,9 +775,7 @@ mod tests {
     #[test]
     fn service_fails_when_all_listeners_were_given_up() {
         let mut load_settings = || Ok(default_settings());
-        let mut server = server(default_settings(), &mut load_settings);
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        server.listeners.push(listener(&socket));
+        let (mut server, socket) = listening_server(default_settings(), &mut load_settings);
         // accept(2) returns EINVAL from now on.
         let shutdown = socket2::SockRef::from(&socket).shutdown(Shutdown::Both);
         shutdown.unwrap();
@@ -799,10 +803,8 @@ mod tests {
                 ..default_settings()
             };
             let mut load_settings = || Ok(default_settings());
-            let mut server = server(settings, &mut load_settings);
-            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (mut server, socket) = listening_server(settings, &mut load_settings);
             let _client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
-            server.listeners.push(listener(&socket));
             let now = Instant::now();
             server.accept_pending(now);
             server.sweep_greeted(now);
