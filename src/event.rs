@@ -5,8 +5,8 @@
 
 /// The sockets are valid and the settings are loaded: clients are greeted from now on.
 pub const READY: &str = "78123bc6e25c4591854950941b92ae57";
-/// A connection was greeted, or why it was not.
-pub const GREETED: &str = "b3dee68698274abda6d4503f22a2407f";
+/// A connection was closed: it was greeted, or why it was not.
+pub const CONNECTION_CLOSED: &str = "b3dee68698274abda6d4503f22a2407f";
 /// A connection that has to begin with a PROXY header did not.
 pub const INVALID_HEADER: &str = "fea101ac814246988acfed8c474b6028";
 /// Number of connections that were not logged individually in the last second.

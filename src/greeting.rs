@@ -43,8 +43,7 @@ pub enum Placeholder {
 }
 
 impl Placeholder {
-    /// Every placeholder, in the order of the enum, by which `Rendered::values` is
-    /// indexed, and of greeter.toml(5).
+    /// Every placeholder, in the order of greeter.toml(5).
     pub const ALL: [Self; 8] = [
         Self::PeerAddr,
         Self::PeerPort,
@@ -70,13 +69,21 @@ impl Placeholder {
         }
     }
 
-    /// Whether the value can differ between two connections of one socket.
-    const fn differs_by_connection(self) -> bool {
+    /// The length of the longest value, in bytes, so that the size of a greeting is known
+    /// before the first client connects. Bytes that are not UTF-8 become three each.
+    const fn max_length(self) -> usize {
         match self {
-            Self::PeerAddr | Self::PeerPort | Self::LocalAddr | Self::LocalPort | Self::Time => {
-                true
-            }
-            Self::Hostname | Self::Socket | Self::Mode => false,
+            // The longest IPv6 address with the number of an interface: `%4294967295`.
+            Self::PeerAddr => 39 + 11,
+            Self::PeerPort | Self::LocalPort => 5,
+            // A Unix address has 108 bytes (unix(7)).
+            Self::LocalAddr => 3 * 108,
+            // uname(2).
+            Self::Hostname => 3 * 64,
+            Self::Time => "2026-01-02T03:04:05Z".len(),
+            // `FDNAME_MAX` of systemd.
+            Self::Socket => 255,
+            Self::Mode => "accepted".len(),
         }
     }
 }
@@ -87,7 +94,7 @@ pub struct Context<'a> {
     /// The client's address and port; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
     /// The address that the client connected to.
-    pub local: &'a LocalAddr,
+    pub local: LocalAddr,
     /// The host name.
     pub hostname: String,
     /// The current time: RFC 3339, UTC, whole seconds.
@@ -101,7 +108,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// The value of a placeholder; `-` if there is none.
     fn value(&self, placeholder: Placeholder) -> String {
-        let local_ip = match self.local {
+        let local_ip = match &self.local {
             LocalAddr::Ip(address) => Some(*address),
             LocalAddr::Path(_) | LocalAddr::Abstract(_) | LocalAddr::Unnamed => None,
         };
@@ -137,19 +144,36 @@ fn port_or_dash(address: Option<SocketAddr>) -> String {
 
 /// Why a text is not a valid template.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TemplateError {
-    /// The invalid bytes of the text.
-    pub span: Range<usize>,
-    /// The unknown name between braces; `None` for an unmatched brace.
-    pub name: Option<String>,
+pub enum TemplateError {
+    /// The brace at this byte has no counterpart.
+    Unmatched(usize),
+    /// The name between the braces at these bytes is not a placeholder's.
+    Unknown(Range<usize>, String),
+    /// The text can be rendered to this many bytes, more than [`MAX_RENDERED_LENGTH`].
+    TooLong(usize),
 }
+
+impl TemplateError {
+    /// The invalid bytes of the text; `None` if the error is about all of it.
+    pub fn span(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Unmatched(at) => Some(*at..*at + 1),
+            Self::Unknown(span, _) => Some(span.clone()),
+            Self::TooLong(_) => None,
+        }
+    }
+}
+
+/// The most bytes that a text with placeholders can be rendered to, each placeholder at
+/// its longest: every connection has its own copy while it is sent.
+pub const MAX_RENDERED_LENGTH: usize = 16 * 1024;
 
 /// A greeting, ready to be sent or rendered. Clones share its text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Greeting {
     /// The same bytes for every connection.
-    Fixed(Payload),
-    /// A text with placeholders whose values differ by connection or by socket.
+    Fixed(Rc<[u8]>),
+    /// A text with placeholders.
     Template(Rc<Template>),
 }
 
@@ -162,40 +186,15 @@ pub struct Template {
     placeholders: Box<[(usize, Placeholder)]>,
 }
 
-/// The bytes for one connection. The text is shared by all connections; only the
-/// values of placeholders are the connection's own, one of each kind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Payload {
-    /// A text without placeholders.
-    Text(Rc<[u8]>),
-    /// A text with the values of its placeholders.
-    Rendered(Rc<Rendered>),
-}
-
-/// A text with the values of its placeholders.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Rendered {
-    template: Rc<Template>,
-    /// The values by [`Placeholder`]; empty for those that the text does not contain.
-    values: [Box<str>; Placeholder::ALL.len()],
-}
-
-/// A position between two bytes of a [`Payload`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position {
-    piece: usize,
-    offset: usize,
-}
-
 impl Greeting {
     /// Parses a text.
     ///
     /// # Errors
-    /// An unmatched brace, or an unknown name between braces; never with
-    /// [`LineEnding::Raw`].
+    /// An unmatched brace, an unknown name between braces, or placeholders in a text that
+    /// is too long for them; never with [`LineEnding::Raw`].
     pub fn parse(text: &[u8], ending: LineEnding) -> Result<Self, TemplateError> {
         let newline: &[u8] = match ending {
-            LineEnding::Raw => return Ok(Self::Fixed(Payload::Text(text.into()))),
+            LineEnding::Raw => return Ok(Self::Fixed(text.into())),
             LineEnding::Lf => b"\n",
             LineEnding::Crlf => b"\r\n",
         };
@@ -225,7 +224,15 @@ impl Greeting {
             literal.extend_from_slice(newline);
         }
         if placeholders.is_empty() {
-            return Ok(Self::Fixed(Payload::Text(literal.into())));
+            return Ok(Self::Fixed(literal.into()));
+        }
+        let values = placeholders.iter();
+        let values: usize = values
+            .map(|(_, placeholder)| placeholder.max_length())
+            .sum();
+        let length = literal.len() + values;
+        if length > MAX_RENDERED_LENGTH {
+            return Err(TemplateError::TooLong(length));
         }
         Ok(Self::Template(Rc::new(Template {
             text: literal.into(),
@@ -233,114 +240,26 @@ impl Greeting {
         })))
     }
 
-    /// The greeting for the connections of one socket: fixed if they are all sent the
-    /// same bytes.
-    pub fn for_socket(&self, context: &Context<'_>) -> Self {
+    /// The bytes for one connection. `context` is called only if they depend on it.
+    pub fn render<'a>(&self, context: impl FnOnce() -> Context<'a>) -> Rc<[u8]> {
         match self {
-            Self::Template(template) if !template.differs_by_connection() => {
-                Self::Fixed(template.render(context))
-            }
-            _ => self.clone(),
-        }
-    }
-
-    /// The bytes for one connection.
-    pub fn render(&self, context: &Context<'_>) -> Payload {
-        match self {
-            Self::Fixed(payload) => payload.clone(),
-            Self::Template(template) => template.render(context),
+            Self::Fixed(text) => Rc::clone(text),
+            Self::Template(template) => template.render(&context()).into(),
         }
     }
 }
 
 impl Template {
-    fn differs_by_connection(&self) -> bool {
-        self.placeholders
-            .iter()
-            .any(|(_, placeholder)| placeholder.differs_by_connection())
-    }
-
-    /// The bytes for one connection.
-    pub fn render(self: &Rc<Self>, context: &Context<'_>) -> Payload {
-        let values = Placeholder::ALL.map(|placeholder| {
-            let is_used = self
-                .placeholders
-                .iter()
-                .any(|(_, used)| *used == placeholder);
-            if is_used {
-                context.value(placeholder).into()
-            } else {
-                Box::default()
-            }
-        });
-        Payload::Rendered(Rc::new(Rendered {
-            template: Rc::clone(self),
-            values,
-        }))
-    }
-
-    /// The text between two placeholders.
-    fn text_before(&self, index: usize) -> Option<&[u8]> {
-        let start = match index.checked_sub(1) {
-            Some(previous) => self.placeholders.get(previous)?.0,
-            None => 0,
-        };
-        let end = match self.placeholders.get(index) {
-            Some((end, _)) => *end,
-            None => self.text.len(),
-        };
-        Some(&self.text[start..end])
-    }
-}
-
-impl Payload {
-    /// The pieces from `position` on, in order; none is empty.
-    pub fn pieces_from(&self, position: Position) -> impl Iterator<Item = &[u8]> {
-        (position.piece..)
-            .map_while(|piece| self.piece(piece))
-            .enumerate()
-            .map(move |(index, bytes)| match index {
-                0 => &bytes[position.offset..],
-                _ => bytes,
-            })
-            .filter(|bytes| !bytes.is_empty())
-    }
-
-    /// The position `count` bytes after `position`.
-    ///
-    /// It is the beginning of a piece rather than the end of the one before.
-    pub fn advance(&self, position: Position, count: usize) -> Position {
-        let Position {
-            mut piece,
-            mut offset,
-        } = position;
-        offset += count;
-        while let Some(bytes) = self.piece(piece) {
-            if offset < bytes.len() {
-                break;
-            }
-            offset -= bytes.len();
-            piece += 1;
+    fn render(&self, context: &Context<'_>) -> Vec<u8> {
+        let mut rendered = Vec::with_capacity(self.text.len() + 64);
+        let mut start = 0;
+        for (end, placeholder) in &self.placeholders {
+            rendered.extend_from_slice(&self.text[start..*end]);
+            rendered.extend_from_slice(context.value(*placeholder).as_bytes());
+            start = *end;
         }
-        Position { piece, offset }
-    }
-
-    /// All bytes.
-    pub fn to_vec(&self) -> Vec<u8> {
-        let pieces: Vec<&[u8]> = self.pieces_from(Position::default()).collect();
-        pieces.concat()
-    }
-
-    /// Text and values alternate: the even pieces are text.
-    fn piece(&self, index: usize) -> Option<&[u8]> {
-        match self {
-            Self::Text(text) => (index == 0).then_some(text),
-            Self::Rendered(rendered) if index % 2 == 0 => rendered.template.text_before(index / 2),
-            Self::Rendered(rendered) => {
-                let (_, placeholder) = rendered.template.placeholders.get(index / 2)?;
-                Some(rendered.values[*placeholder as usize].as_bytes())
-            }
-        }
+        rendered.extend_from_slice(&self.text[start..]);
+        rendered
     }
 }
 
@@ -352,53 +271,23 @@ fn placeholder_at(text: &[u8], start: usize) -> Result<Placeholder, TemplateErro
         .position(|byte| matches!(byte, b'{' | b'}' | b'\n'))
         .unwrap_or(inner.len());
     if text[start] != b'{' || inner.get(length) != Some(&b'}') {
-        return Err(TemplateError {
-            span: start..start + 1,
-            name: None,
-        });
+        return Err(TemplateError::Unmatched(start));
     }
     let name = String::from_utf8_lossy(&inner[..length]);
     Placeholder::ALL
         .into_iter()
         .find(|placeholder| placeholder.name() == name)
-        .ok_or_else(|| TemplateError {
-            span: start..start + length + 2,
-            name: Some(name.into_owned()),
-        })
+        .ok_or_else(|| TemplateError::Unknown(start..start + length + 2, name.into_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn position_after_a_piece_is_the_beginning_of_the_next() {
-        let payload = Payload::Text(b"hello".as_slice().into());
-        let start = Position::default();
-        let within = Position {
-            piece: 0,
-            offset: 4,
-        };
-        let end = Position {
-            piece: 1,
-            offset: 0,
-        };
-        assert_eq!(payload.advance(start, 4), within);
-        assert_eq!(payload.advance(within, 1), end);
-        assert_eq!(payload.pieces_from(end).count(), 0);
-    }
-
-    #[test]
-    fn list_of_placeholders_is_in_the_order_of_the_enum() {
-        for (index, placeholder) in Placeholder::ALL.into_iter().enumerate() {
-            assert_eq!(placeholder as usize, index);
-        }
-    }
-
-    fn context<'a>(peer: Option<&str>, local: &'a LocalAddr) -> Context<'a> {
+    fn context(peer: Option<&str>, local: &LocalAddr) -> Context<'static> {
         Context {
             peer: peer.map(|peer| peer.parse().unwrap()),
-            local,
+            local: local.clone(),
             hostname: "host".to_owned(),
             time: "2026-01-02T03:04:05Z".to_owned(),
             socket: "smtp",
@@ -408,8 +297,8 @@ mod tests {
 
     fn render(text: &str, ending: LineEnding, peer: Option<&str>, local: &LocalAddr) -> String {
         let greeting = Greeting::parse(text.as_bytes(), ending).unwrap();
-        let payload = greeting.render(&context(peer, local));
-        String::from_utf8(payload.to_vec()).unwrap()
+        let rendered = greeting.render(|| context(peer, local));
+        String::from_utf8(rendered.to_vec()).unwrap()
     }
 
     fn check(text: &str, ending: LineEnding, expected: &str) {
@@ -464,59 +353,73 @@ mod tests {
     }
 
     #[test]
-    fn greeting_without_connection_values_is_static() {
-        let is_static = |text: &str| {
-            let greeting = Greeting::parse(text.as_bytes(), LineEnding::Lf).unwrap();
-            let greeting = greeting.for_socket(&context(None, &LocalAddr::Unnamed));
-            matches!(greeting, Greeting::Fixed(_))
-        };
-        assert!(is_static("plain") && is_static("{hostname}") && is_static(""));
-        assert!(!is_static("{time}"));
+    fn connections_share_a_text_without_placeholders() {
+        let greeting = Greeting::parse(&b"x".repeat(1 << 20), LineEnding::Lf).unwrap();
+        let render = || greeting.render(|| panic!("no value is needed"));
+        assert!(Rc::ptr_eq(&render(), &render()));
     }
 
     #[test]
-    fn payload_continues_at_every_position() {
-        let text = "{socket}{mode} between {{ {socket}{time}";
-        let greeting = Greeting::parse(text.as_bytes(), LineEnding::Crlf).unwrap();
-        let payload = greeting.render(&context(None, &LocalAddr::Unnamed));
-        let all = payload.to_vec();
-        for first in 0..=all.len() {
-            let position = payload.advance(Position::default(), first);
-            let rest: Vec<&[u8]> = payload.pieces_from(position).collect();
-            assert_eq!(rest.concat(), all[first..], "{first}");
-            for second in 0..=all.len() - first {
-                let later = payload.advance(position, second);
-                let rest: Vec<&[u8]> = payload.pieces_from(later).collect();
-                assert_eq!(rest.concat(), all[first + second..], "{first} + {second}");
+    fn length_with_placeholders_is_bounded() {
+        let check = |text: &str, ending, expected| {
+            let result = Greeting::parse(text.as_bytes(), ending);
+            assert_eq!(result.map(drop), expected, "{}", text.len());
+        };
+        // A time has 20 bytes, and a line end is appended.
+        let x = "x".repeat(MAX_RENDERED_LENGTH - 20 - 1);
+        check(&format!("{x}{{time}}"), LineEnding::Lf, Ok(()));
+        let over = Err(TemplateError::TooLong(MAX_RENDERED_LENGTH + 1));
+        check(&format!("{x}x{{time}}"), LineEnding::Lf, over);
+        let over = Err(TemplateError::TooLong(MAX_RENDERED_LENGTH + 1));
+        check(&format!("{x}{{time}}"), LineEnding::Crlf, over);
+        // Without placeholders there is no such bound.
+        check(&"x".repeat(MAX_RENDERED_LENGTH + 1), LineEnding::Lf, Ok(()));
+        check(&format!("{x}x{{time}}"), LineEnding::Raw, Ok(()));
+    }
+
+    #[test]
+    fn values_are_not_longer_than_expected() {
+        let longest_path = "\u{fffd}".repeat(108);
+        let locals = [
+            LocalAddr::Ip(
+                "[2001:1111:1111:1111:1111:1111:1111:1111%4294967295]:65535"
+                    .parse()
+                    .unwrap(),
+            ),
+            LocalAddr::Path(longest_path.clone()),
+            LocalAddr::Abstract(longest_path[3..].to_owned()),
+            LocalAddr::Unnamed,
+        ];
+        for local in locals {
+            for mode in [Mode::Accept, Mode::Accepted, Mode::Inet] {
+                let context = Context {
+                    peer: Some(
+                        "[fe80:1111:1111:1111:1111:1111:1111:1111%4294967295]:65535"
+                            .parse()
+                            .unwrap(),
+                    ),
+                    local: local.clone(),
+                    hostname: "\u{fffd}".repeat(64),
+                    time: "9999-12-31T23:59:59Z".to_owned(),
+                    socket: &"s".repeat(255),
+                    mode,
+                };
+                for placeholder in Placeholder::ALL {
+                    let length = context.value(placeholder).len();
+                    assert!(
+                        length <= placeholder.max_length(),
+                        "{placeholder:?}: {length}"
+                    );
+                }
             }
         }
     }
 
     #[test]
-    fn connections_share_the_text() {
-        let text = [b"x".repeat(1 << 20), b"{peer_addr}{time}".to_vec()].concat();
-        let greeting = Greeting::parse(&text, LineEnding::Lf).unwrap();
-        let Greeting::Template(template) = &greeting else {
-            panic!("not a template");
-        };
-        let local = LocalAddr::Unnamed;
-        let payloads: Vec<Payload> = (0..10)
-            .map(|_| greeting.render(&context(None, &local)))
-            .collect();
-        assert_eq!(Rc::strong_count(template), 1 + payloads.len());
-    }
-
-    #[test]
     fn template_errors_have_the_span() {
         let error = |text: &str| Greeting::parse(text.as_bytes(), LineEnding::Lf).unwrap_err();
-        let unknown = |start, end, name: &str| TemplateError {
-            span: start..end,
-            name: Some(name.into()),
-        };
-        let unmatched = |start| TemplateError {
-            span: start..start + 1,
-            name: None,
-        };
+        let unknown = |start, end, name: &str| TemplateError::Unknown(start..end, name.into());
+        let unmatched = TemplateError::Unmatched;
         assert_eq!(error("a {nope} b"), unknown(2, 8, "nope"));
         assert_eq!(error("{}"), unknown(0, 2, ""));
         assert_eq!(error("a {peer"), unmatched(2));

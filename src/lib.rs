@@ -7,9 +7,9 @@ pub mod cli;
 pub mod run;
 
 mod access;
+pub mod passed_sockets;
 mod query;
 mod server;
-pub mod sockets;
 
 pub mod settings;
 pub mod systemd;

@@ -5,9 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Poll};
-
-use crate::socket::Interest;
+use mio::{Events, Interest, Poll, Registry};
 
 /// What a registered socket is, as stored in the 64 bits of data that epoll(7)
 /// returns with an event.
@@ -41,22 +39,43 @@ impl Token {
     }
 }
 
-fn to_mio(interest: Interest) -> mio::Interest {
-    match interest {
-        Interest::Readable => mio::Interest::READABLE,
-        Interest::ReadableAndWritable => mio::Interest::READABLE | mio::Interest::WRITABLE,
-    }
-}
-
 /// An epoll(7) instance. It is edge-triggered: a socket is reported once for each
-/// change, so it must be used until it returns EAGAIN.
+/// change, so it must be used until it returns EAGAIN. A closed socket is no longer
+/// reported.
 pub struct Poller {
     poll: Poll,
     events: Events,
 }
 
+/// Registers connections with a [`Poller`].
+#[derive(Debug)]
+pub struct Registrar(Registry);
+
+impl Registrar {
+    /// Reports `socket` as `token` whenever there is input or room to send, when the peer
+    /// has closed, and when it has acknowledged the FIN of shutdown(2): the kernel reports
+    /// that only to those who wait for room to send.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn register(&self, socket: &impl AsRawFd, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        register(&self.0, socket, token, both)
+    }
+}
+
+fn register(
+    registry: &Registry,
+    socket: &impl AsRawFd,
+    token: Token,
+    interest: Interest,
+) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    registry.register(&mut SourceFd(&fd), token.to_mio(), interest)
+}
+
 impl Poller {
-    /// A poller without registered sockets.
+    /// Creates an epoll(7) instance without registered sockets.
     ///
     /// # Errors
     /// Those of epoll_create1(2).
@@ -67,38 +86,20 @@ impl Poller {
         })
     }
 
-    /// Reports `socket` as `token` whenever it becomes ready for `interest`.
+    /// Reports `socket` as `token` whenever it becomes readable.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn register(
-        &self,
-        socket: &impl AsRawFd,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.poll.registry().register(
-            &mut SourceFd(&socket.as_raw_fd()),
-            token.to_mio(),
-            to_mio(interest),
-        )
+    pub fn register_readable(&self, socket: &impl AsRawFd, token: Token) -> io::Result<()> {
+        register(self.poll.registry(), socket, token, Interest::READABLE)
     }
 
-    /// Reports a registered socket when it becomes ready for `interest` instead.
+    /// Returns what registers connections with this instance.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
-    pub fn reregister(
-        &self,
-        socket: &impl AsRawFd,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.poll.registry().reregister(
-            &mut SourceFd(&socket.as_raw_fd()),
-            token.to_mio(),
-            to_mio(interest),
-        )
+    /// Those of fcntl(2): it has a descriptor.
+    pub fn registrar(&self) -> io::Result<Registrar> {
+        self.poll.registry().try_clone().map(Registrar)
     }
 
     /// Waits until sockets are ready, or until `timeout` has expired (`None`: without
@@ -120,7 +121,14 @@ impl Poller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, SocketAddr};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
+
+    use socket2::{Domain, Type};
+
+    use crate::socket::Socket;
 
     #[test]
     fn tokens_survive_the_way_through_epoll() {
@@ -139,25 +147,56 @@ mod tests {
     fn wait_reports_ready_sockets() {
         let mut poller = Poller::new().unwrap();
         let (socket, peer) = UnixStream::pair().unwrap();
-        poller
-            .register(&socket, Token::Connection(7), Interest::Readable)
-            .unwrap();
+        let token = Token::Connection(7);
+        poller.register_readable(&socket, token).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         drop(peer);
         let timeout = Some(Duration::from_secs(5));
-        assert_eq!(poller.wait(timeout).unwrap(), [Token::Connection(7)]);
+        assert_eq!(poller.wait(timeout).unwrap(), [token]);
     }
 
     #[test]
-    fn reregistered_socket_is_reported_for_its_new_interest() {
+    fn connection_is_reported_for_room_and_for_input() {
         let mut poller = Poller::new().unwrap();
-        let (socket, _peer) = UnixStream::pair().unwrap();
+        let registrar = poller.registrar().unwrap();
+        let (socket, mut peer) = UnixStream::pair().unwrap();
         let token = Token::Connection(7);
-        poller.register(&socket, token, Interest::Readable).unwrap();
-        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
-        poller
-            .reregister(&socket, token, Interest::ReadableAndWritable)
-            .unwrap();
+        registrar.register(&socket, token).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
+    }
+
+    /// What tells that a greeting was delivered: the peer's kernel has all of it and the
+    /// FIN, whether its program has read it or not.
+    #[test]
+    fn acknowledgement_of_the_fin_is_reported() {
+        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Inherited by accepted sockets (tcp(7)).
+        listener.set_send_buffer_size(1 << 20).unwrap();
+        let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any_port.into()).unwrap();
+        listener.listen(1).unwrap();
+        let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let sent = server.send(&[b'x'; 100_000]).unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+
+        let mut poller = Poller::new().unwrap();
+        let registrar = poller.registrar().unwrap();
+        let token = Token::Connection(7);
+        registrar.register(&server, token).unwrap();
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
+        assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
+        let mut client = std::net::TcpStream::from(client);
+        client.read_exact(&mut vec![0; sent]).unwrap();
+        let server = Socket::from(OwnedFd::from(server));
+        while !server.is_delivered() {
+            let timeout = Some(Duration::from_secs(5));
+            assert_eq!(poller.wait(timeout).unwrap(), [token]);
+        }
     }
 }

@@ -208,15 +208,15 @@ fn config_home(xdg_config_home: Option<OsString>, home: Option<OsString>) -> Opt
 /// for documentation (RFC 5737) would receive it.
 fn render(settings: &Settings, mode: Mode, socket: &str) -> Vec<u8> {
     let greeting = &settings.greetings.for_socket(socket).greeting;
-    let payload = greeting.render(&Context {
+    let rendered = greeting.render(|| Context {
         peer: Some(SocketAddr::from(([192, 0, 2, 1], 49152))),
-        local: &LocalAddr::Ip(SocketAddr::from(([192, 0, 2, 2], 4000))),
+        local: LocalAddr::Ip(SocketAddr::from(([192, 0, 2, 2], 4000))),
         hostname: sys::hostname(),
         time: time_format::rfc3339(SystemTime::now()),
         socket,
         mode,
     });
-    payload.to_vec()
+    rendered.to_vec()
 }
 
 #[cfg(test)]

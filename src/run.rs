@@ -3,27 +3,28 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use crate::cli::Cli;
 use crate::error::Error;
 use crate::event;
+use crate::passed_sockets::ServerSockets;
 use crate::query;
-use crate::server::{self, LoadSettings, Server};
+use crate::server::{LoadSettings, Server};
 use crate::settings::Limits;
 use crate::settings::layers::Layers;
 use crate::settings::load;
 use crate::signals::Signals;
-use crate::socket::Socket;
-use crate::sockets::ServerSockets;
+use crate::socket::{self, Socket};
 use crate::sys::{self, ffi};
-use crate::systemd::activation::{ListenError, ListenFd};
+use crate::systemd::activation::{ListenError, PassedSocket};
 use crate::systemd::journal::{self, Protocol};
 use crate::systemd::notify::Notifier;
 
 /// Executes the command line with the sockets that systemd passed, and logs the
 /// error that ends it, if any.
-pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
+pub fn run(cli: &Cli, passed: Result<Vec<PassedSocket>, ListenError>) -> ExitCode {
     let result = if cli.is_query() {
         journal::init(Protocol::Stderr);
         answer_query(cli).map_err(Failure::from)
@@ -37,7 +38,7 @@ pub fn run(cli: &Cli, passed: Result<Vec<ListenFd>, ListenError>) -> ExitCode {
         };
         journal::init(match &sockets {
             Ok(ServerSockets::Listening(_)) => Protocol::NativeInBackground,
-            Ok(ServerSockets::Accepted { .. }) => Protocol::Stderr,
+            Ok(ServerSockets::Connection { .. }) => Protocol::Stderr,
             Err(_) => Protocol::Native,
         });
         match sockets {
@@ -64,7 +65,7 @@ impl Failure {
     /// client; returns the exit status.
     fn conclude(&self, cli: &Cli) -> ExitCode {
         // The reloaded process logs invalid settings itself.
-        if cli.reload.is_none() || self.error.status() == 1 || !journal::is_stderr() {
+        if cli.reload.is_none() || self.error.status() == 1 || !journal::stderr_is_journal() {
             report(&self.error, cli);
         }
         if !cli.is_query() {
@@ -72,7 +73,7 @@ impl Failure {
             Notifier::from_environment().notify_status(&format!("Failed: {}", self.error));
         }
         if let Some(socket) = &self.unserved {
-            server::close_gracefully(socket, &Limits::default());
+            socket::end_unserved(socket.as_fd(), Limits::default().linger_timeout);
         }
         ExitCode::from(self.error.status())
     }
@@ -110,7 +111,7 @@ fn serve(cli: &Cli, sockets: ServerSockets, signals: io::Result<Signals>) -> Res
     let mut load_settings = || load::settings(&read_layers(cli)?, Some(mode));
     match (prepare_server(signals, &mut load_settings), sockets) {
         (Ok(server), sockets) => server.serve(sockets).map_err(Failure::from),
-        (Err(error), ServerSockets::Accepted { socket, .. }) => Err(Failure {
+        (Err(error), ServerSockets::Connection { socket, .. }) => Err(Failure {
             error,
             unserved: Some(socket),
         }),

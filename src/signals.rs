@@ -20,17 +20,6 @@ use crate::sys::ffi;
 /// The handled signals.
 const HANDLED: [i32; 3] = [SIGHUP, SIGTERM, SIGINT];
 
-/// Who has sent a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
-    /// The parent process: the service manager.
-    Parent,
-    /// Another process, such as `greeter --reload`.
-    Other,
-    /// Both, before the first of the two signals was seen.
-    Both,
-}
-
 /// Which of the handled signals have arrived.
 #[derive(Debug)]
 pub struct Signals {
@@ -51,21 +40,15 @@ impl Signals {
             reload: Arc::new(AtomicBool::new(false)),
             stop: Arc::new(AtomicBool::new(false)),
         };
-        ffi::record_sighup_senders()?;
         flag::register(SIGHUP, Arc::clone(&signals.reload))?;
         flag::register(SIGTERM, Arc::clone(&signals.stop))?;
         flag::register(SIGINT, Arc::clone(&signals.stop))?;
         Ok(signals)
     }
 
-    /// Who has sent SIGHUP since the last call; `None` if it has not arrived.
-    pub fn take_reload(&self) -> Option<Sender> {
-        let is_requested = self.reload.swap(false, Ordering::Relaxed);
-        is_requested.then(|| match ffi::take_sighup_senders() {
-            ffi::SENT_BY_PARENT => Sender::Parent,
-            ffi::SENT_BY_OTHER => Sender::Other,
-            _ => Sender::Both,
-        })
+    /// Whether SIGHUP has arrived since the last call.
+    pub fn take_reload(&self) -> bool {
+        self.reload.swap(false, Ordering::Relaxed)
     }
 
     /// Whether SIGHUP has arrived and was not taken.
@@ -127,12 +110,12 @@ pub mod tests {
         let _serial = SERIAL.lock();
         let signals = Signals::install().unwrap();
         assert!(!signals.has_reload());
-        assert!(signals.take_reload().is_none() && !signals.take_stop());
+        assert!(!signals.take_reload() && !signals.take_stop());
         signal_hook::low_level::raise(SIGHUP).unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
         assert!(signals.has_reload());
-        assert_eq!(signals.take_reload(), Some(Sender::Other));
-        assert_eq!(signals.take_reload(), None);
+        assert!(signals.take_reload());
+        assert!(!signals.take_reload());
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert!(signals.take_stop());
     }
@@ -145,7 +128,7 @@ pub mod tests {
         let wake = WakeSocket::new().unwrap();
         signal_hook::low_level::raise(SIGHUP).unwrap();
         assert!(sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
-        assert!(signals.take_reload().is_some());
+        assert!(signals.take_reload());
         wake.drain();
         assert!(!sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,12 +12,15 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::error::os_message;
-use crate::sys::ffi::{self, errno};
+use crate::sys::{
+    self,
+    ffi::{self, errno},
+};
 
 /// `MSG_DONTWAIT` of send(2) and recv(2): connected sockets need no fcntl(2) to be
 /// non-blocking. A call that does not block is not interrupted by a signal either
@@ -37,6 +40,9 @@ const FIN_UNACKED: [u8; 3] = [4, 9, 11];
 
 /// The length of the backlog of `--listen`, as `Backlog=` in the socket units.
 const BACKLOG: i32 = 4096;
+
+/// How much input of a client that cannot be served is discarded, in bytes.
+const UNSERVED_INPUT: usize = 65536;
 
 /// Why a descriptor cannot be served; displayed, it follows "descriptor N ".
 #[derive(Debug)]
@@ -135,22 +141,32 @@ pub fn has_address(fd: BorrowedFd<'_>) -> bool {
     LocalAddr::new(SockRef::from(&fd).local_addr()) != LocalAddr::Unnamed
 }
 
-/// Ends a connection that cannot be served, before its descriptor is closed: FIN, and
-/// the input that has arrived is discarded, so that the client sees no reset. Does
-/// nothing to a descriptor that is not a connected socket. How a connection is closed
-/// that was served: `server/connection`.
-pub fn end_connection(fd: BorrowedFd<'_>) {
+/// Ends a connection that cannot be served, before its descriptor is closed: sends FIN and
+/// discards the input that has arrived, so that the client reads the end of the stream and
+/// no reset. Waits at most `timeout` for the client to close. Does nothing to a descriptor
+/// that is not a connected socket. How a connection is closed that is served:
+/// `server/connection`.
+pub fn end_unserved(fd: BorrowedFd<'_>, timeout: Duration) {
     let socket = SockRef::from(&fd);
     if socket.peer_addr().is_err() {
         return;
     }
     // Errors are ignored: the connection is closed in any case.
     let _ = socket.shutdown(Shutdown::Write);
+    let deadline = Instant::now() + timeout;
     let mut buffer = [MaybeUninit::uninit(); 4096];
-    for _ in 0..16 {
+    let mut discarded = 0;
+    while discarded < UNSERVED_INPUT {
         match socket.recv_with_flags(&mut buffer, MSG_DONTWAIT) {
-            Ok(count) if count > 0 => {}
-            _ => break,
+            Ok(0) => return,
+            Ok(count) => discarded += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let remaining = deadline.saturating_duration_since(Instant::now());
+                if remaining.is_zero() || !sys::wait_readable(fd, remaining) {
+                    return;
+                }
+            }
+            Err(_) => return,
         }
     }
 }
@@ -312,15 +328,6 @@ pub fn format_ip(address: SocketAddr) -> String {
     }
 }
 
-/// What to wait for before a connection can make progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// Input, or the peer's close.
-    Readable,
-    /// Room in the send buffer, too.
-    ReadableAndWritable,
-}
-
 /// A listening socket with its name. It never blocks: the backlog can be empty
 /// although the socket was reported readable.
 #[derive(Debug)]
@@ -475,14 +482,10 @@ impl Socket {
     /// kernel may hold them back.
     ///
     /// # Errors
-    /// Those of sendmsg(2).
-    pub fn send(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Those of send(2).
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE;
-        match pieces {
-            // send(2) costs less than sendmsg(2), and almost all greetings are one piece.
-            [piece] => self.0.send_with_flags(piece, flags),
-            _ => self.0.send_vectored_with_flags(pieces, flags),
-        }
+        self.0.send_with_flags(bytes, flags)
     }
 
     /// Sends FIN (shutdown(2), `SHUT_WR`): the client reads EOF after the greeting.
@@ -519,15 +522,14 @@ impl Socket {
         ffi::receive(self.0.as_fd(), buffer)
     }
 
-    /// Reads and discards at most `limit` bytes, and at most the size of the
-    /// buffer; returns how many. 0 is the peer's EOF.
+    /// Reads and discards input, at most the size of the buffer; returns how many bytes. 0
+    /// is the peer's EOF.
     ///
     /// # Errors
     /// Those of recv(2).
-    pub fn discard(&self, buffer: &mut DiscardBuffer, limit: usize) -> io::Result<usize> {
-        let limit = limit.min(buffer.0.len());
+    pub fn discard(&self, buffer: &mut DiscardBuffer) -> io::Result<usize> {
         self.0
-            .recv_with_flags(&mut buffer.0[..limit], MSG_DONTWAIT | MSG_TRUNC)
+            .recv_with_flags(&mut buffer.0, MSG_DONTWAIT | MSG_TRUNC)
     }
 }
 
@@ -607,11 +609,40 @@ mod tests {
         let (server, mut client) = tcp_pair();
         client.write_all(&[b'x'; 20_000]).unwrap();
         // All of it has arrived: loopback delivers at once.
-        end_connection(server.as_fd());
+        end_unserved(server.as_fd(), Duration::ZERO);
         drop(server);
         assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
         // A reset after the FIN.
         assert!(client.take_error().unwrap().is_none());
+    }
+
+    /// A client that stays open; what it sends reaches the limit.
+    #[test]
+    fn graceful_close_ends_with_the_last_byte_to_discard() {
+        use std::io::Write;
+        let (server, mut client) = UnixStream::pair().unwrap();
+        client.write_all(&[b'x'; UNSERVED_INPUT]).unwrap();
+        let begun = Instant::now();
+        end_unserved(server.as_fd(), Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn client_that_is_not_served_has_time_to_close() {
+        let (server, client) = UnixStream::pair().unwrap();
+        let timeout = Duration::from_millis(50);
+        let begun = Instant::now();
+        end_unserved(server.as_fd(), timeout);
+        assert!(begun.elapsed() >= timeout);
+        let closed_after = Duration::from_millis(20);
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(closed_after);
+            drop(client);
+        });
+        let begun = Instant::now();
+        end_unserved(server.as_fd(), Duration::from_secs(60));
+        assert!((closed_after..Duration::from_secs(30)).contains(&begun.elapsed()));
+        closing.join().unwrap();
     }
 
     #[test]
@@ -633,7 +664,7 @@ mod tests {
         let sent = send_nonblocking(server.as_fd(), &bytes).unwrap();
         assert!(sent > 1 && sent < bytes.len());
         let server = Socket::from(OwnedFd::from(server));
-        let error = server.send(&[IoSlice::new(&bytes)]).unwrap_err();
+        let error = server.send(&bytes).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 
@@ -701,12 +732,11 @@ mod tests {
         let server = Socket::from(OwnedFd::from(server));
         let client = Socket::from(OwnedFd::from(client));
         let mut buffer = DiscardBuffer::default();
-        let empty = server.discard(&mut buffer, 10).unwrap_err();
+        let empty = server.discard(&mut buffer).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        client.send(&[IoSlice::new(b"hello")]).unwrap();
+        client.send(b"hello").unwrap();
         client.shutdown_write();
-        assert_eq!(server.discard(&mut buffer, 3).unwrap(), 3);
-        assert_eq!(server.discard(&mut buffer, 10).unwrap(), 2);
-        assert_eq!(server.discard(&mut buffer, 10).unwrap(), 0);
+        assert_eq!(server.discard(&mut buffer).unwrap(), 5);
+        assert_eq!(server.discard(&mut buffer).unwrap(), 0);
     }
 }

@@ -5,35 +5,37 @@
 //! send a reset, and the peer's kernel then drops what the client has not read yet.
 //! So: send, shutdown(2), discard input until the peer closes, then close.
 
-use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::endpoint::Endpoint;
-use crate::error::os_message;
-use crate::greeting::{Greeting, Payload, Position};
+use super::outcome::{CloseReason, Outcome};
+use crate::greeting::Greeting;
 use crate::proxy_protocol::{Header, HeaderError, HeaderParser};
 use crate::settings::{Limits, ProxyProtocol, SocketSettings};
-use crate::socket::{DiscardBuffer, Interest, LocalAddr, Socket};
+use crate::socket::{self, DiscardBuffer, LocalAddr, Socket};
 use crate::sys::ffi::errno::{EINTR, ENOBUFS, ENOMEM};
 
-/// How often the kernel is asked whether the greeting of a connection that is to be
-/// closed was delivered.
-const DELIVERY_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// The same while the service stops.
-const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a PROXY header may still take when the service stops.
 const DRAIN_HEADER_TIMEOUT: Duration = Duration::from_millis(200);
-/// Pieces of a greeting that one system call sends.
-const MAX_PIECES: usize = 16;
 /// Bytes of a PROXY header that one system call receives: more than one that a proxy
 /// sends without TLVs of its own choice.
 const HEADER_BUFFER_LENGTH: usize = 512;
 /// Times that one call of [`Connection::advance`] reads, so that a peer that sends
 /// without end does not occupy the loop.
 const MAX_READS: usize = 16;
+
+/// The service stops.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// Since when. What is delivered is closed as soon as its input is read.
+    pub since: Instant,
+    /// When every connection is closed.
+    pub deadline: Instant,
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -49,84 +51,28 @@ pub struct Connection {
     accepted_at: Instant,
     /// Bytes of the greeting that the kernel has accepted.
     sent: usize,
-    /// Set while the service stops: [`Connection::drain`].
-    is_draining: bool,
     state: State,
-    /// Set when it is decided that the connection has to be closed.
+    /// When the state is over: the end of `header_timeout`, of `write_timeout`, or of
+    /// `write_timeout` and `linger_timeout` together.
+    deadline: Instant,
+    /// Set when it is decided that the connection must be closed.
     close_reason: CloseReason,
 }
 
-/// Why a connection was closed, for the debug message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The client has closed, and its input was read.
-    PeerClosed,
-    /// The client has closed, and had not sent a byte of the PROXY header.
-    ClosedUnused,
-    /// The PROXY header is missing or invalid.
-    InvalidHeader(HeaderError),
-    /// send(2) failed with this error.
-    SendFailed(i32),
-    /// The greeting was delivered, and the client has sent `linger_bytes`.
-    LingerBytes,
-    /// The greeting was delivered, and `linger_timeout` has expired.
-    LingerTimeout,
-    /// The greeting was delivered, and the service stops.
-    Stopping,
-    /// `write_timeout`, or `drain_timeout`, has expired before the greeting was sent.
-    SendExpired,
-    /// Its time has expired before the greeting was delivered.
-    DeliveryExpired,
-    /// `connections_per_source`.
-    Refused,
-    /// The service has failed.
-    ServiceFailed,
-}
-
-impl fmt::Display for CloseReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PeerClosed => "the client has closed",
-            Self::ClosedUnused => "the client has closed before the PROXY header",
-            Self::InvalidHeader(error) => return error.fmt(f),
-            Self::SendFailed(errno) => {
-                let error = io::Error::from_raw_os_error(*errno);
-                return write!(f, "send: {}", os_message(&error));
-            }
-            Self::LingerBytes => "linger_bytes was reached",
-            Self::LingerTimeout => "linger_timeout has expired",
-            Self::Stopping => "the service stops",
-            Self::SendExpired => "the greeting was not sent in time",
-            Self::DeliveryExpired => "the greeting was not delivered in time",
-            Self::Refused => "connections_per_source was reached",
-            Self::ServiceFailed => "the service has failed",
-        })
-    }
-}
-
-/// Where a connection stands. Each state has its own deadline.
+/// Where a connection stands.
 #[derive(Debug)]
 enum State {
     /// The PROXY header is not complete yet. Boxed, so that it does not enlarge every
     /// connection.
     ReceivingHeader(Box<HeaderReception>),
     /// The kernel has not accepted all of the greeting yet.
-    Sending {
-        payload: Payload,
-        position: Position,
-        /// The end of `write_timeout`, or of `drain_timeout`.
-        deadline: Instant,
-    },
+    Sending(Rc<[u8]>),
     /// Input is discarded until the peer closes.
     Closing {
         /// When the kernel accepted the last byte.
         sent_at: Instant,
         /// Bytes of input discarded since then.
         discarded: usize,
-        /// When greeter decides to close, or checks for delivery again.
-        linger_until: Instant,
-        /// When the connection is closed even if the greeting was not delivered.
-        hard_deadline: Instant,
     },
 }
 
@@ -136,10 +82,6 @@ struct HeaderReception {
     parser: HeaderParser,
     /// What is sent next.
     greeting: Greeting,
-    /// The end of `header_timeout`, or of [`DRAIN_HEADER_TIMEOUT`].
-    deadline: Instant,
-    /// Set while the service stops: when the connection is closed.
-    drain_deadline: Option<Instant>,
 }
 
 /// What [`Connection::advance`] led to.
@@ -150,32 +92,13 @@ pub enum Progress {
     HeaderReceived,
     /// The kernel has accepted all of the greeting; the FIN follows it.
     GreetingSent,
-    /// Nothing can be done before the socket is ready.
-    Pending(Interest),
+    /// Nothing can be done before an event, or before [`Connection::next_deadline`].
+    Pending,
     /// Nothing can be done now, and no event will tell when: the kernel is short of
     /// memory, or it is the turn of other connections.
     RetryLater,
-    /// The connection has to be closed.
+    /// The connection must be closed.
     Finished(Outcome),
-}
-
-/// How a connection ended: the journal field `GREETER_RESULT`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The greeting was sent, and the peer closed or has received it.
-    Sent,
-    /// The peer disconnected before the kernel had accepted all of the greeting.
-    Disconnected,
-    /// The kernel could not accept all of the greeting within `write_timeout`.
-    TimedOut,
-    /// The client's address has `connections_per_source` open connections.
-    Refused,
-    /// The PROXY header is missing, late or invalid.
-    InvalidHeader,
-    /// greeter closed the connection before the greeting was delivered: at the end of
-    /// `drain_timeout`, of `write_timeout` and `linger_timeout` together, or because
-    /// of an error that ended the service.
-    CutOff,
 }
 
 /// What is known of the input of a connection in [`State::Closing`].
@@ -197,19 +120,20 @@ impl Connection {
         limits: Rc<Limits>,
         now: Instant,
     ) -> Self {
-        let state = match settings.proxy_protocol {
-            ProxyProtocol::Off => State::Sending {
-                payload: endpoint
-                    .render(&settings.greeting, peer, || endpoint.local_addr_of(&socket)),
-                position: Position::default(),
-                deadline: now + limits.write_timeout,
-            },
-            ProxyProtocol::Required => State::ReceivingHeader(Box::new(HeaderReception {
-                parser: HeaderParser::default(),
-                greeting: settings.greeting.clone(),
-                deadline: now + limits.header_timeout,
-                drain_deadline: None,
-            })),
+        let (state, timeout) = match settings.proxy_protocol {
+            ProxyProtocol::Off => {
+                let local_addr = || endpoint.local_addr_of(&socket);
+                let greeting = endpoint.render(&settings.greeting, peer, local_addr);
+                (State::Sending(greeting), limits.write_timeout)
+            }
+            ProxyProtocol::Required => {
+                let reception = HeaderReception {
+                    parser: HeaderParser::default(),
+                    greeting: settings.greeting.clone(),
+                };
+                let state = State::ReceivingHeader(Box::new(reception));
+                (state, limits.header_timeout)
+            }
         };
         Self {
             socket,
@@ -219,8 +143,8 @@ impl Connection {
             header: None,
             accepted_at: now,
             sent: 0,
-            is_draining: false,
             state,
+            deadline: now + timeout,
             close_reason: CloseReason::PeerClosed,
         }
     }
@@ -273,7 +197,7 @@ impl Connection {
     /// From accept(2) until the kernel accepted the last byte, or until now.
     pub fn duration(&self) -> Duration {
         let end = match self.state {
-            State::ReceivingHeader(_) | State::Sending { .. } => Instant::now(),
+            State::ReceivingHeader(_) | State::Sending(_) => Instant::now(),
             State::Closing { sent_at, .. } => sent_at,
         };
         end.duration_since(self.accepted_at)
@@ -288,99 +212,83 @@ impl Connection {
     /// last byte of the greeting; zero if it has not.
     pub fn lingered(&self) -> (usize, Duration) {
         match self.state {
-            State::ReceivingHeader(_) | State::Sending { .. } => (0, Duration::ZERO),
-            State::Closing {
-                sent_at, discarded, ..
-            } => (discarded, sent_at.elapsed()),
+            State::ReceivingHeader(_) | State::Sending(_) => (0, Duration::ZERO),
+            State::Closing { sent_at, discarded } => (discarded, sent_at.elapsed()),
         }
     }
 
-    /// When [`Connection::expire_or_extend`] has to be called next.
-    pub fn deadline(&self) -> Instant {
+    /// Returns when [`Connection::advance`] must be called if there is no event before.
+    pub fn next_deadline(&self, now: Instant, drain: Option<Drain>) -> Instant {
+        let deadline = self.deadline(drain);
         match self.state {
-            State::ReceivingHeader(ref reception) => reception.deadline,
-            State::Sending { deadline, .. } => deadline,
-            State::Closing { linger_until, .. } => linger_until,
+            State::Closing { sent_at, .. } if drain.is_none() => {
+                let linger_end = sent_at + self.limits.linger_timeout;
+                if now < linger_end {
+                    linger_end.min(deadline)
+                } else {
+                    deadline
+                }
+            }
+            _ => deadline,
         }
     }
 
-    /// The service stops: what is delivered is closed as soon as its input is read,
-    /// the rest has until `deadline`. [`Connection::advance`] must be called next.
-    pub fn drain(&mut self, now: Instant, deadline: Instant) {
-        self.is_draining = true;
-        match &mut self.state {
-            State::ReceivingHeader(reception) => {
-                reception.deadline = (now + DRAIN_HEADER_TIMEOUT).min(reception.deadline);
-                reception.drain_deadline = Some(deadline);
+    /// When the state is over, whatever the client does.
+    fn deadline(&self, drain: Option<Drain>) -> Instant {
+        match (drain, &self.state) {
+            (None, _) => self.deadline,
+            (Some(drain), State::ReceivingHeader(_)) => {
+                self.deadline.min(drain.since + DRAIN_HEADER_TIMEOUT)
             }
-            State::Sending { deadline: end, .. } => *end = deadline.min(*end),
-            State::Closing {
-                linger_until,
-                hard_deadline,
-                ..
-            } => {
-                *linger_until = now;
-                *hard_deadline = deadline.min(*hard_deadline);
-            }
+            (Some(drain), _) => self.deadline.min(drain.deadline),
         }
     }
 
-    /// The outcome if the deadline has passed and the connection must be closed;
-    /// otherwise the deadline is extended if it has passed.
-    ///
-    /// A greeting that was sent but not delivered, because packets were lost, extends
-    /// the deadline, for at most `write_timeout` after `linger_timeout`: after
-    /// close(2) the kernel would answer the peer's next packet with a reset, and not
-    /// send the greeting again.
-    pub fn expire_or_extend(&mut self, now: Instant) -> Option<Outcome> {
-        if now < self.deadline() {
-            return None;
+    /// Does what is possible without blocking, up to the next state. If that is nothing
+    /// and a deadline has passed, ends the connection: what has arrived in time counts,
+    /// even if the loop was late.
+    pub fn advance(
+        &mut self,
+        buffer: &mut DiscardBuffer,
+        now: Instant,
+        drain: Option<Drain>,
+    ) -> Progress {
+        let progress = match &self.state {
+            State::ReceivingHeader(_) => self.receive_header(now),
+            State::Sending(_) => self.send(now),
+            State::Closing { .. } => self.discard(buffer, now, drain),
+        };
+        match progress {
+            Progress::Pending | Progress::RetryLater if now >= self.deadline(drain) => {
+                Progress::Finished(self.expire(drain))
+            }
+            progress => progress,
         }
-        if let Some(reason) = self.may_close(Input::Open, now) {
-            self.close_reason = reason;
-            return Some(Outcome::Sent);
-        }
-        let check_interval = self.delivery_check_interval();
-        match &mut self.state {
+    }
+
+    /// The deadline has passed.
+    fn expire(&mut self, drain: Option<Drain>) -> Outcome {
+        match self.state {
             State::ReceivingHeader(_) => {
-                self.socket.shutdown_write();
-                self.close_reason = CloseReason::InvalidHeader(HeaderError::Late);
-                Some(Outcome::InvalidHeader)
+                self.end_unserved(CloseReason::InvalidHeader(HeaderError::Late));
+                Outcome::InvalidHeader
             }
-            State::Sending { .. } => {
+            State::Sending(_) => {
                 self.socket.reset_on_close();
                 self.close_reason = CloseReason::SendExpired;
-                Some(if self.is_draining {
-                    Outcome::CutOff
-                } else {
-                    Outcome::TimedOut
-                })
+                match drain {
+                    Some(_) => Outcome::CutOff,
+                    None => Outcome::Timeout,
+                }
             }
-            State::Closing { hard_deadline, .. } if now >= *hard_deadline => {
+            State::Closing { .. } => {
                 self.close_reason = CloseReason::DeliveryExpired;
-                Some(Outcome::CutOff)
-            }
-            State::Closing {
-                linger_until,
-                hard_deadline,
-                ..
-            } => {
-                *linger_until = (*hard_deadline).min(now + check_interval);
-                None
+                Outcome::CutOff
             }
         }
     }
 
-    /// Does what is possible without blocking, up to the next state.
-    pub fn advance(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
-        match self.state {
-            State::ReceivingHeader(_) => self.receive_header(buffer, now),
-            State::Sending { .. } => self.send(now),
-            State::Closing { .. } => self.discard(buffer, now),
-        }
-    }
-
-    fn receive_header(&mut self, discarded: &mut DiscardBuffer, now: Instant) -> Progress {
+    fn receive_header(&mut self, now: Instant) -> Progress {
         let State::ReceivingHeader(reception) = &mut self.state else {
             return Progress::HeaderReceived;
         };
@@ -389,13 +297,13 @@ impl Connection {
             let parsed = match self.socket.receive(&mut buffer) {
                 Ok(count) if count > 0 => reception.parser.push(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Progress::Pending(Interest::Readable);
+                    return Progress::Pending;
                 }
-                Err(error) if is_transient(&error) => return Progress::RetryLater,
+                Err(error) if is_kernel_shortage(&error) => return Progress::RetryLater,
                 // The end of input, or a reset.
                 _ if reception.parser.is_empty() => {
                     self.close_reason = CloseReason::ClosedUnused;
-                    return Progress::Finished(Outcome::Disconnected);
+                    return Progress::Finished(Outcome::Gone);
                 }
                 _ => Err(HeaderError::Incomplete),
             };
@@ -403,15 +311,11 @@ impl Connection {
                 Ok(None) => {}
                 Ok(Some(header)) => {
                     let greeting = reception.greeting.clone();
-                    let deadline = now + self.limits.write_timeout;
-                    let deadline = reception
-                        .drain_deadline
-                        .map_or(deadline, |end| end.min(deadline));
-                    self.begin_sending(header, &greeting, deadline);
+                    self.begin_sending(header, &greeting, now);
                     return Progress::HeaderReceived;
                 }
                 Err(error) => {
-                    self.end_without_greeting(CloseReason::InvalidHeader(error), discarded);
+                    self.end_unserved(CloseReason::InvalidHeader(error));
                     return Progress::Finished(Outcome::InvalidHeader);
                 }
             }
@@ -419,7 +323,7 @@ impl Connection {
         Progress::RetryLater
     }
 
-    fn begin_sending(&mut self, header: Header, greeting: &Greeting, deadline: Instant) {
+    fn begin_sending(&mut self, header: Header, greeting: &Greeting, now: Instant) {
         let header = match header {
             // HAProxy's checks of version 1 name the proxy itself.
             Header::Proxied { source, .. } if self.peer == Some(source) => Header::Own,
@@ -429,120 +333,83 @@ impl Connection {
             self.peer = Some(source);
         }
         self.header = Some(Box::new(header));
-        let payload = self
-            .endpoint
-            .render(greeting, self.peer, || self.local_addr());
-        self.state = State::Sending {
-            payload,
-            position: Position::default(),
-            deadline,
-        };
+        let local_addr = || self.local_addr();
+        self.state = State::Sending(self.endpoint.render(greeting, self.peer, local_addr));
+        self.deadline = now + self.limits.write_timeout;
     }
 
     fn send(&mut self, now: Instant) -> Progress {
-        let State::Sending {
-            payload,
-            position,
-            deadline,
-        } = &mut self.state
-        else {
+        let State::Sending(greeting) = &self.state else {
             return Progress::GreetingSent;
         };
-        loop {
-            let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
-            let mut count = 0;
-            for (slot, piece) in pieces.iter_mut().zip(payload.pieces_from(*position)) {
-                *slot = IoSlice::new(piece);
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            match self.socket.send(&pieces[..count]) {
-                Ok(accepted) => {
-                    self.sent += accepted;
-                    *position = payload.advance(*position, accepted);
-                }
+        while self.sent < greeting.len() {
+            match self.socket.send(&greeting[self.sent..]) {
+                Ok(accepted) => self.sent += accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Progress::Pending(Interest::ReadableAndWritable);
+                    return Progress::Pending;
                 }
                 // epoll(7) is edge-triggered and reports no end of such a shortage.
-                Err(error) if is_transient(&error) => return Progress::RetryLater,
+                Err(error) if is_kernel_shortage(&error) => return Progress::RetryLater,
                 Err(error) => {
                     let errno = error.raw_os_error().unwrap_or_default();
                     self.close_reason = CloseReason::SendFailed(errno);
-                    return Progress::Finished(Outcome::Disconnected);
+                    return Progress::Finished(Outcome::Gone);
                 }
             }
         }
-        let deadline = *deadline;
-        self.begin_close(deadline, now);
+        self.begin_close(now);
         Progress::GreetingSent
     }
 
     /// Shuts the sending side down; the peer's close is waited for from now on.
-    /// `send_deadline` is when sending would have had to end.
-    fn begin_close(&mut self, send_deadline: Instant, now: Instant) {
+    fn begin_close(&mut self, now: Instant) {
         self.socket.shutdown_write();
-        let linger_timeout = if self.is_draining {
-            Duration::ZERO
-        } else {
-            self.limits.linger_timeout
-        };
-        let linger_until = now + linger_timeout;
-        let hard_deadline = send_deadline + linger_timeout;
         self.state = State::Closing {
             sent_at: now,
             discarded: 0,
-            linger_until,
-            hard_deadline,
         };
+        self.deadline += self.limits.linger_timeout;
     }
 
-    fn discard(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
+    fn discard(
+        &mut self,
+        buffer: &mut DiscardBuffer,
+        now: Instant,
+        drain: Option<Drain>,
+    ) -> Progress {
         for _ in 0..MAX_READS {
-            let input = match self.socket.discard(buffer, usize::MAX) {
+            let input = match self.socket.discard(buffer) {
                 Ok(0) => Input::Ended,
                 Ok(count) => {
-                    self.count_discarded(count, now);
+                    if let State::Closing { discarded, .. } = &mut self.state {
+                        *discarded += count;
+                    }
                     if self.is_over_budget() {
-                        if let Some(reason) = self.may_close(Input::Open, now) {
+                        if let Some(reason) = self.may_close(Input::Open, now, drain) {
                             return self.finish(reason);
                         }
                     }
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Input::Open,
-                Err(error) if is_transient(&error) => return Progress::RetryLater,
-                // A reset is the end of input, too.
+                Err(error) if is_kernel_shortage(&error) => return Progress::RetryLater,
+                // A reset is the end of input as well.
                 Err(_) => Input::Ended,
             };
-            return match self.may_close(input, now) {
+            return match self.may_close(input, now, drain) {
                 Some(reason) => self.finish(reason),
-                None => Progress::Pending(Interest::Readable),
+                None => Progress::Pending,
             };
         }
-        Progress::RetryLater
+        match self.may_close(Input::Open, now, drain) {
+            Some(reason) => self.finish(reason),
+            None => Progress::RetryLater,
+        }
     }
 
     fn finish(&mut self, reason: CloseReason) -> Progress {
         self.close_reason = reason;
         Progress::Finished(Outcome::Sent)
-    }
-
-    fn count_discarded(&mut self, count: usize, now: Instant) {
-        let limit = self.limits.linger_bytes as usize;
-        if let State::Closing {
-            discarded,
-            linger_until,
-            ..
-        } = &mut self.state
-        {
-            *discarded += count;
-            if *discarded >= limit {
-                *linger_until = now.min(*linger_until);
-            }
-        }
     }
 
     fn is_over_budget(&self) -> bool {
@@ -554,18 +421,20 @@ impl Connection {
     /// closed and all of its input was read, close(2) sends no reset, and the kernel
     /// goes on delivering the greeting. Before that, closing is greeter's decision
     /// (`linger_bytes`, `linger_timeout`, or the service stops), and the greeting
-    /// must have been delivered. Returns why it may be closed, or `None`.
-    fn may_close(&self, input: Input, now: Instant) -> Option<CloseReason> {
-        let State::Closing { linger_until, .. } = self.state else {
+    /// must have been delivered: after close(2) the kernel would answer the peer's next
+    /// packet with a reset, and not send a lost one again. Returns why the connection may
+    /// be closed, or `None`.
+    fn may_close(&self, input: Input, now: Instant, drain: Option<Drain>) -> Option<CloseReason> {
+        let State::Closing { sent_at, .. } = self.state else {
             return None;
         };
         let decision = if input == Input::Ended {
             return Some(CloseReason::PeerClosed);
-        } else if self.is_draining {
+        } else if drain.is_some() {
             CloseReason::Stopping
         } else if self.is_over_budget() {
             CloseReason::LingerBytes
-        } else if now >= linger_until {
+        } else if now >= sent_at + self.limits.linger_timeout {
             CloseReason::LingerTimeout
         } else {
             return None;
@@ -574,17 +443,13 @@ impl Connection {
     }
 
     /// Ends a connection that is refused.
-    pub fn refuse(&mut self, buffer: &mut DiscardBuffer) {
-        self.end_without_greeting(CloseReason::Refused, buffer);
+    pub fn refuse(&mut self) {
+        self.end_unserved(CloseReason::Refused);
     }
 
-    /// FIN, without a greeting. The input that has arrived is discarded, so that it does
-    /// not turn the FIN into a reset.
-    fn end_without_greeting(&mut self, reason: CloseReason, buffer: &mut DiscardBuffer) {
+    fn end_unserved(&mut self, reason: CloseReason) {
         self.close_reason = reason;
-        self.socket.shutdown_write();
-        // An error is ignored: the connection is closed in any case.
-        let _ = self.socket.discard(buffer, usize::MAX);
+        socket::end_unserved(self.socket.as_fd(), Duration::ZERO);
     }
 
     /// Ends a connection because the service fails. A greeting that was cut ends in a
@@ -593,7 +458,7 @@ impl Connection {
         self.close_reason = CloseReason::ServiceFailed;
         match self.state {
             State::ReceivingHeader(_) => Outcome::CutOff,
-            State::Sending { .. } => {
+            State::Sending(_) => {
                 self.socket.reset_on_close();
                 Outcome::CutOff
             }
@@ -601,19 +466,11 @@ impl Connection {
             State::Closing { .. } => Outcome::CutOff,
         }
     }
-
-    fn delivery_check_interval(&self) -> Duration {
-        if self.is_draining {
-            DRAIN_CHECK_INTERVAL
-        } else {
-            DELIVERY_CHECK_INTERVAL
-        }
-    }
 }
 
 /// Whether send(2) or recv(2) failed for a temporary reason that has nothing to do
 /// with the peer: the system's memory for sockets is used up, or a signal arrived.
-fn is_transient(error: &io::Error) -> bool {
+fn is_kernel_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOBUFS | ENOMEM | EINTR))
 }
 
@@ -646,7 +503,7 @@ pub(super) mod tests {
             local_addr: LocalAddr::Unnamed,
         };
         let settings = SocketSettings {
-            greeting: Greeting::Fixed(Payload::Text(greeting.into())),
+            greeting: Greeting::Fixed(greeting.into()),
             proxy_protocol,
         };
         Connection::new(
@@ -668,7 +525,7 @@ pub(super) mod tests {
     }
 
     fn advance(connection: &mut Connection) -> Progress {
-        connection.advance(&mut DiscardBuffer::default(), Instant::now())
+        connection.advance(&mut DiscardBuffer::default(), Instant::now(), None)
     }
 
     #[test]
@@ -676,10 +533,10 @@ pub(super) mod tests {
         let (mut connection, mut client) = unix_connection(b"hello\n");
         client.write_all(b"GET /").unwrap();
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
-        assert_eq!(
-            advance(&mut connection),
-            Progress::Pending(Interest::Readable)
-        );
+        assert_eq!(advance(&mut connection), Progress::Pending);
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         let mut received = String::new();
         client.read_to_string(&mut received).unwrap();
         assert_eq!(received, "hello\n");
@@ -692,10 +549,7 @@ pub(super) mod tests {
         let (mut connection, mut client) = unix_connection(b"");
         client.write_all(b"0123456").unwrap();
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
-        assert_eq!(
-            advance(&mut connection),
-            Progress::Pending(Interest::Readable)
-        );
+        assert_eq!(advance(&mut connection), Progress::Pending);
         client.write_all(b"789").unwrap();
         assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Sent));
         assert_eq!(connection.close_reason(), CloseReason::LingerBytes);
@@ -706,13 +560,13 @@ pub(super) mod tests {
     fn bytes_and_duration_end_with_the_last_byte() {
         let (mut connection, _client) = unix_connection(b"hello\n");
         let sent_at = connection.accepted_at + Duration::from_millis(1500);
-        let progress = connection.advance(&mut DiscardBuffer::default(), sent_at);
+        let progress = connection.advance(&mut DiscardBuffer::default(), sent_at, None);
         assert_eq!(progress, Progress::GreetingSent);
         assert_eq!(connection.bytes_sent(), 6);
         assert_eq!(connection.duration(), Duration::from_millis(1500));
     }
 
-    fn connection_with_header() -> (Connection, UnixStream) {
+    pub fn connection_with_header() -> (Connection, UnixStream) {
         let (server, client) = UnixStream::pair().unwrap();
         let connection = connection(server.into(), b"hello\n", ProxyProtocol::Required);
         (connection, client)
@@ -721,7 +575,7 @@ pub(super) mod tests {
     #[test]
     fn greeting_follows_the_header() {
         let (mut connection, mut client) = connection_with_header();
-        let pending = Progress::Pending(Interest::Readable);
+        let pending = Progress::Pending;
         assert_eq!(advance(&mut connection), pending);
         client.write_all(b"PROXY TCP6 2001:db8::1 ").unwrap();
         assert_eq!(advance(&mut connection), pending);
@@ -729,14 +583,15 @@ pub(super) mod tests {
         client.write_all(b"2001:db8::2 1 2\r\nEHLO\r\n").unwrap();
         assert!(connection.is_receiving_header());
         let received_at = connection.accepted_at + Duration::from_millis(900);
-        let progress = connection.advance(&mut DiscardBuffer::default(), received_at);
+        let progress = connection.advance(&mut DiscardBuffer::default(), received_at, None);
         assert_eq!(progress, Progress::HeaderReceived);
         assert!(!connection.is_receiving_header());
         assert_eq!(connection.peer(), Some("[2001:db8::1]:1".parse().unwrap()));
         let local = "[2001:db8::2]:2".parse().unwrap();
         assert_eq!(connection.local_addr(), LocalAddr::Ip(local));
         // The time for the greeting begins with the end of the header.
-        assert_eq!(connection.deadline(), received_at + limits().write_timeout);
+        let deadline = connection.next_deadline(received_at, None);
+        assert_eq!(deadline, received_at + limits().write_timeout);
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
     }
 
@@ -744,18 +599,14 @@ pub(super) mod tests {
     fn header_has_its_own_timeout() {
         let (mut connection, mut client) = connection_with_header();
         client.write_all(b"PROXY").unwrap();
-        assert_eq!(
-            advance(&mut connection),
-            Progress::Pending(Interest::Readable)
-        );
+        assert_eq!(advance(&mut connection), Progress::Pending);
         let timeout = connection.accepted_at + limits().header_timeout;
-        assert_eq!(connection.deadline(), timeout);
         let early = timeout - Duration::from_millis(1);
-        assert_eq!(connection.expire_or_extend(early), None);
-        assert_eq!(
-            connection.expire_or_extend(timeout),
-            Some(Outcome::InvalidHeader)
-        );
+        assert_eq!(connection.next_deadline(early, None), timeout);
+        let mut advance_at = |now| connection.advance(&mut DiscardBuffer::default(), now, None);
+        assert_eq!(advance_at(early), Progress::Pending);
+        let expired = Progress::Finished(Outcome::InvalidHeader);
+        assert_eq!(advance_at(timeout), expired);
         assert_eq!(
             connection.close_reason(),
             CloseReason::InvalidHeader(HeaderError::Late)
@@ -767,19 +618,27 @@ pub(super) mod tests {
     fn header_has_200_ms_when_the_service_stops() {
         let (mut connection, _client) = connection_with_header();
         let now = connection.accepted_at;
-        connection.drain(now, now + Duration::from_secs(5));
-        assert_eq!(connection.deadline(), now + Duration::from_millis(200));
+        let drain = |since| {
+            Some(Drain {
+                since,
+                deadline: since + Duration::from_secs(5),
+            })
+        };
+        let end = connection.next_deadline(now, drain(now));
+        assert_eq!(end, now + Duration::from_millis(200));
+        let progress = connection.advance(&mut DiscardBuffer::default(), end, drain(now));
+        assert_eq!(progress, Progress::Finished(Outcome::InvalidHeader));
         // The end of header_timeout is nearer.
-        let (mut connection, _client) = connection_with_header();
+        let (connection, _client) = connection_with_header();
         let late = connection.accepted_at + limits().header_timeout - Duration::from_millis(50);
-        connection.drain(late, late + Duration::from_secs(5));
-        assert_eq!(connection.deadline(), late + Duration::from_millis(50));
+        let end = connection.next_deadline(late, drain(late));
+        assert_eq!(end, late + Duration::from_millis(50));
     }
 
     #[test]
     fn closed_without_a_byte_is_gone_and_within_the_header_invalid() {
         for (bytes, outcome, reason) in [
-            (&b""[..], Outcome::Disconnected, CloseReason::ClosedUnused),
+            (&b""[..], Outcome::Gone, CloseReason::ClosedUnused),
             (
                 b"PROXY",
                 Outcome::InvalidHeader,
@@ -818,10 +677,7 @@ pub(super) mod tests {
     fn reset_ends_a_connection_at_once() {
         let (mut connection, client) = tcp_connection(ProxyProtocol::Required);
         reset(client);
-        assert_eq!(
-            advance(&mut connection),
-            Progress::Finished(Outcome::Disconnected)
-        );
+        assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Gone));
         let (mut connection, client) = tcp_connection(ProxyProtocol::Off);
         assert_eq!(advance(&mut connection), Progress::GreetingSent);
         reset(client);
@@ -864,16 +720,21 @@ pub(super) mod tests {
     fn refused_client_reads_the_end() {
         let (mut connection, client) = tcp_connection(ProxyProtocol::Off);
         (&client).write_all(b"EHLO\r\n").unwrap();
-        connection.refuse(&mut DiscardBuffer::default());
+        connection.refuse();
         assert_eq!(connection.close_reason(), CloseReason::Refused);
-        drop(connection);
-        // Not a reset.
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        // The connection is still open: this is the FIN.
         assert_eq!((&client).read(&mut [0]).unwrap(), 0);
+        drop(connection);
+        // No reset follows it.
+        assert!(client.take_error().unwrap().is_none());
     }
 
     #[test]
     fn temporary_errors_have_nothing_to_do_with_the_peer() {
-        let check = |errno| is_transient(&io::Error::from_raw_os_error(errno));
+        let check = |errno| is_kernel_shortage(&io::Error::from_raw_os_error(errno));
         assert!(check(ENOBUFS) && check(ENOMEM) && check(EINTR));
         assert!(!check(ECONNRESET) && !check(ENOTSOCK));
     }
@@ -883,10 +744,7 @@ pub(super) mod tests {
         let greeting = vec![b'x'; 4 << 20];
         let (mut connection, mut client) = unix_connection(&greeting);
         // Before the reader starts: the send buffer is certain to fill up.
-        assert_eq!(
-            advance(&mut connection),
-            Progress::Pending(Interest::ReadableAndWritable)
-        );
+        assert_eq!(advance(&mut connection), Progress::Pending);
         let reader = std::thread::spawn(move || {
             let mut received = Vec::new();
             client.read_to_end(&mut received).map(|_| received)
@@ -901,10 +759,7 @@ pub(super) mod tests {
     fn closed_peer_is_disconnected() {
         let (mut connection, client) = unix_connection(b"hello\n");
         drop(client);
-        assert_eq!(
-            advance(&mut connection),
-            Progress::Finished(Outcome::Disconnected)
-        );
+        assert_eq!(advance(&mut connection), Progress::Finished(Outcome::Gone));
         assert!(matches!(
             connection.close_reason(),
             CloseReason::SendFailed(_)
@@ -930,42 +785,90 @@ pub(super) mod tests {
     #[test]
     fn undelivered_greeting_extends_the_linger_deadline() {
         let (mut connection, mut client) = connection_with_small_window();
-        assert_eq!(advance(&mut connection), Progress::GreetingSent);
-        let sent_at = Instant::now();
-        assert_eq!(connection.expire_or_extend(sent_at), None);
+        let mut buffer = DiscardBuffer::default();
+        let sent_at = connection.accepted_at;
+        let progress = connection.advance(&mut buffer, sent_at, None);
+        assert_eq!(progress, Progress::GreetingSent);
         let late = sent_at + limits().linger_timeout;
-        assert_eq!(
-            connection.expire_or_extend(late),
-            None,
-            "the greeting is not delivered"
-        );
-        assert!(
-            connection.deadline() > late && connection.deadline() <= late + DELIVERY_CHECK_INTERVAL
-        );
+        assert_eq!(connection.next_deadline(sent_at, None), late);
+        let progress = connection.advance(&mut buffer, late, None);
+        assert_eq!(progress, Progress::Pending, "the greeting is not delivered");
+        let hard_deadline = late + limits().write_timeout;
+        assert_eq!(connection.next_deadline(late, None), hard_deadline);
         let mut received = vec![0; 100_000];
         client.read_exact(&mut received).unwrap();
         assert_eq!(client.read(&mut received).unwrap(), 0);
         // The acknowledgement of the FIN may take the kernel a moment.
         let delivered = (0..5000).any(|_| {
             std::thread::sleep(Duration::from_millis(1));
-            if let State::Closing { linger_until, .. } = &mut connection.state {
-                *linger_until = late;
-            }
-            connection.expire_or_extend(late) == Some(Outcome::Sent)
+            connection.advance(&mut buffer, late, None) == Progress::Finished(Outcome::Sent)
         });
         assert!(delivered);
+        assert_eq!(connection.close_reason(), CloseReason::LingerTimeout);
     }
 
     #[test]
     fn undelivered_greeting_expires_at_the_hard_deadline() {
         let (mut connection, _client) = connection_with_small_window();
-        assert_eq!(advance(&mut connection), Progress::GreetingSent);
-        let mut extensions = 0;
-        while connection.expire_or_extend(connection.deadline()).is_none() {
-            extensions += 1;
-            assert!(extensions < 10, "no connection may stay open for ever");
+        let mut buffer = DiscardBuffer::default();
+        let sent_at = connection.accepted_at;
+        let progress = connection.advance(&mut buffer, sent_at, None);
+        assert_eq!(progress, Progress::GreetingSent);
+        let hard_deadline = sent_at + limits().linger_timeout + limits().write_timeout;
+        let early = hard_deadline - Duration::from_millis(1);
+        assert_eq!(
+            connection.advance(&mut buffer, early, None),
+            Progress::Pending
+        );
+        let progress = connection.advance(&mut buffer, hard_deadline, None);
+        assert_eq!(progress, Progress::Finished(Outcome::CutOff));
+        assert_eq!(connection.close_reason(), CloseReason::DeliveryExpired);
+    }
+
+    #[test]
+    fn greeting_that_is_not_sent_in_time_ends_in_a_reset() {
+        for (drain, outcome) in [
+            (None, Outcome::Timeout),
+            (
+                Some(Drain {
+                    since: Instant::now(),
+                    deadline: Instant::now(),
+                }),
+                Outcome::CutOff,
+            ),
+        ] {
+            let (mut connection, _client) = unix_connection(&vec![b'x'; 4 << 20]);
+            let mut buffer = DiscardBuffer::default();
+            let accepted_at = connection.accepted_at;
+            let deadline = connection.next_deadline(accepted_at, drain);
+            let write_deadline = accepted_at + limits().write_timeout;
+            assert_eq!(deadline == write_deadline, drain.is_none());
+            let early = deadline - Duration::from_millis(1);
+            assert_eq!(
+                connection.advance(&mut buffer, early, drain),
+                Progress::Pending
+            );
+            let progress = connection.advance(&mut buffer, deadline, drain);
+            assert_eq!(progress, Progress::Finished(outcome));
+            assert_eq!(connection.close_reason(), CloseReason::SendExpired);
         }
-        let limit = limits().linger_timeout + limits().write_timeout;
-        assert!(connection.deadline() <= Instant::now() + limit);
+    }
+
+    /// What is sent to a client that is not served must not be a reset, which could reach
+    /// it before the end: FIN first, as for any other client.
+    #[test]
+    fn client_whose_header_is_late_reads_the_end() {
+        let (mut connection, client) = tcp_connection(ProxyProtocol::Required);
+        (&client).write_all(b"PROXY TCP4").unwrap();
+        let late = connection.accepted_at + limits().header_timeout;
+        let progress = connection.advance(&mut DiscardBuffer::default(), late, None);
+        assert_eq!(progress, Progress::Finished(Outcome::InvalidHeader));
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        // The connection is still open: this is the FIN.
+        assert_eq!((&client).read(&mut [0]).unwrap(), 0);
+        drop(connection);
+        assert!(client.take_error().unwrap().is_none());
     }
 }

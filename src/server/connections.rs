@@ -3,20 +3,22 @@
 //! After its greeting was sent, a connection is left alone for a moment and then
 //! advanced once: almost all peers have closed by then, and their sockets were never
 //! registered with epoll(7), which saves two system calls per connection. Connections
-//! still open are then registered. None is advanced again without an event, however
-//! many peers do not close.
+//! still open are then registered, and have a deadline. None is advanced again before an
+//! event or its deadline, however many peers do not close.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::connection::{Connection, Outcome, Progress};
+use super::connection::{Connection, Drain, Progress};
+use super::outcome::Outcome;
 use super::stats::Stats;
-use crate::poller::{Poller, Token};
-use crate::socket::{DiscardBuffer, Interest};
+use crate::poller::{Registrar, Token};
+use crate::socket::DiscardBuffer;
 
 /// How long a greeted connection is left alone, at least.
 const REGISTER_DELAY: Duration = Duration::from_millis(5);
@@ -24,25 +26,22 @@ const REGISTER_DELAY: Duration = Duration::from_millis(5);
 const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 /// How long to wait before a connection is advanced again that no event will report.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
-/// How often deadlines are checked, at most.
-const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
-/// The same while the service stops.
-const DRAIN_EXPIRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The open connections.
+/// The open connections, and the statistics of all.
 #[derive(Debug)]
 pub struct Connections {
     slots: Slab<Slot>,
     /// When each connection was greeted that was not swept since; the oldest first.
     recently_greeted: VecDeque<(Instant, usize)>,
-    /// When each connection has to be advanced that no event will report; the
-    /// earliest first.
-    retries: VecDeque<(Instant, usize)>,
+    /// When each of the other connections must be advanced.
+    deadlines: BTreeSet<(Instant, usize)>,
     per_source: PerSource,
-    /// When deadlines are checked next.
-    next_expiry_check: Instant,
-    /// Set while the service stops: when the last connection is closed.
-    drain_deadline: Option<Instant>,
+    /// Set while the service stops.
+    drain: Option<Drain>,
+    registrar: Registrar,
+    stats: Stats,
+    /// The last error of epoll_ctl(2), until it is reported.
+    shortage: Option<io::Error>,
     discard_buffer: DiscardBuffer,
 }
 
@@ -51,22 +50,24 @@ struct Slot {
     connection: Connection,
     /// Whether the connection is counted in `per_source`.
     is_counted: bool,
-    /// What epoll(7) reports the connection for, if it is registered.
-    registered: Option<Interest>,
-    /// Whether the connection is in `retries`.
-    retrying: bool,
+    /// Whether epoll(7) reports the connection.
+    is_registered: bool,
+    /// Its entry in `deadlines`.
+    deadline: Option<Instant>,
 }
 
 impl Connections {
     /// No connection.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(registrar: Registrar, stats: Stats) -> Self {
         Self {
             slots: Slab::new(),
             recently_greeted: VecDeque::new(),
-            retries: VecDeque::new(),
+            deadlines: BTreeSet::new(),
             per_source: PerSource::default(),
-            next_expiry_check: now,
-            drain_deadline: None,
+            drain: None,
+            registrar,
+            stats,
+            shortage: None,
             discard_buffer: DiscardBuffer::default(),
         }
     }
@@ -81,274 +82,189 @@ impl Connections {
         self.slots.is_empty()
     }
 
-    /// When a timer of the connections is due next; `None` if no
-    /// connection is open.
+    /// The statistics of all connections.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The statistics, to be told of settings and of the time.
+    pub fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    /// Returns the last error of epoll_ctl(2) since the last call. The connection stays
+    /// open and is retried.
+    pub fn take_shortage(&mut self) -> Option<io::Error> {
+        self.shortage.take()
+    }
+
+    /// Returns when [`Connections::sweep_greeted`] or [`Connections::handle_deadlines`] is
+    /// due; `None` if no connection is open.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.slots.is_empty() {
-            return None;
-        }
         let sweep = self.recently_greeted.front();
         let sweep = sweep.map(|(greeted_at, _)| *greeted_at + SWEEP_INTERVAL);
-        let retry = self.retries.front().map(|(retry_at, _)| *retry_at);
-        [sweep, retry, Some(self.next_expiry_check)]
-            .into_iter()
-            .flatten()
-            .min()
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        [sweep, deadline].into_iter().flatten().min()
     }
 
     /// Adds an accepted connection and sends its greeting: for almost all this is
     /// the only send(2). If its source has too many connections, it is refused.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2), if the greeting was not sent at once; the connection
-    /// stays open and is retried.
-    pub fn add(
-        &mut self,
-        mut connection: Connection,
-        now: Instant,
-        poller: &Poller,
-        stats: &mut Stats,
-    ) -> io::Result<()> {
-        stats.count_accepted();
+    pub fn add(&mut self, mut connection: Connection, now: Instant) {
+        self.stats.count_accepted();
         let mut is_counted = false;
         if !connection.is_receiving_header() {
             match self.per_source.count(&connection) {
                 Ok(counted) => is_counted = counted,
                 Err(TooManyConnections) => {
-                    connection.refuse(&mut self.discard_buffer);
-                    stats.record(&connection, Outcome::Refused);
-                    return Ok(());
+                    connection.refuse();
+                    self.stats.record(&connection, Outcome::Refused);
+                    return;
                 }
             }
-        }
-        if let Some(deadline) = self.drain_deadline {
-            connection.drain(now, deadline);
         }
         let key = self.slots.insert(Slot {
             connection,
             is_counted,
-            registered: None,
-            retrying: false,
+            is_registered: false,
+            deadline: None,
         });
-        self.check_expiry_by(now + self.expiry_interval());
-        if self.advance(key, now, poller, stats)? == Progress::GreetingSent {
+        if self.advance(key, now) == Progress::GreetingSent {
             self.recently_greeted.push_back((now, key));
         }
-        Ok(())
     }
 
     /// Advances a connection that epoll(7) has reported.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2); the connection stays open and is retried.
-    pub fn handle_event(
-        &mut self,
-        key: usize,
-        now: Instant,
-        poller: &Poller,
-        stats: &mut Stats,
-    ) -> io::Result<()> {
+    pub fn handle_event(&mut self, key: usize, now: Instant) {
         // A connection that was closed in this loop iteration can still be reported.
-        if self.slots.contains(key)
-            && self.advance(key, now, poller, stats)? == Progress::GreetingSent
-        {
-            self.advance(key, now, poller, stats)?;
+        if self.slots.contains(key) && self.advance(key, now) == Progress::GreetingSent {
+            self.advance(key, now);
         }
-        Ok(())
     }
 
     /// Advances the connections whose greeting was sent [`REGISTER_DELAY`] ago, or,
     /// with `all`, because their slots are needed, every greeted one. Those that are
-    /// done are closed, the others registered.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2); the connection stays open and is retried.
-    pub fn sweep_greeted(
-        &mut self,
-        all: bool,
-        now: Instant,
-        poller: &Poller,
-        stats: &mut Stats,
-    ) -> io::Result<()> {
+    /// done are closed, the rest registered.
+    pub fn sweep_greeted(&mut self, all: bool, now: Instant) {
         while let Some((greeted_at, key)) = self.recently_greeted.front().copied() {
             if !all && now.duration_since(greeted_at) < REGISTER_DELAY {
                 break;
             }
             self.recently_greeted.pop_front();
-            // The connection may have expired, and its key may have been reused.
-            let is_unregistered = self
-                .slots
-                .get(key)
-                .is_some_and(|slot| slot.registered.is_none());
+            // The connection may have been closed, and its key reused.
+            let is_unregistered = self.slots.get(key).is_some_and(|slot| !slot.is_registered);
             if is_unregistered {
-                self.advance(key, now, poller, stats)?;
+                self.advance(key, now);
             }
         }
-        Ok(())
     }
 
-    /// Advances the connections whose retry is due.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2); the connection stays open and is retried.
-    pub fn retry(&mut self, now: Instant, poller: &Poller, stats: &mut Stats) -> io::Result<()> {
-        while let Some((_, key)) = self.retries.front().filter(|(due, _)| *due <= now).copied() {
-            self.retries.pop_front();
-            if let Some(slot) = self.slots.get_mut(key) {
-                slot.retrying = false;
-                self.handle_event(key, now, poller, stats)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Closes the connections whose deadline has passed.
-    pub fn close_expired(&mut self, now: Instant, stats: &mut Stats) {
-        if now < self.next_expiry_check {
-            return;
-        }
-        let mut expired = Vec::new();
-        for (key, slot) in &mut self.slots {
-            if let Some(outcome) = slot.connection.expire_or_extend(now) {
-                expired.push((key, outcome));
-            }
-        }
-        for (key, outcome) in expired {
-            self.close(key, outcome, stats);
-        }
-        let deadlines = self
-            .slots
+    /// Advances the connections whose deadline has passed; those that are not done by
+    /// then are closed.
+    pub fn handle_deadlines(&mut self, now: Instant) {
+        let due = self
+            .deadlines
             .iter()
-            .map(|(_, slot)| slot.connection.deadline());
-        self.next_expiry_check = match deadlines.min() {
-            Some(deadline) => deadline.max(now + self.expiry_interval()),
-            None => now,
-        };
+            .take_while(|(deadline, _)| *deadline <= now);
+        let keys: Vec<usize> = due.map(|(_, key)| *key).collect();
+        for key in keys {
+            self.handle_event(key, now);
+        }
     }
 
     /// The service stops: closes the connections whose greeting was delivered; the
-    /// others, and those that are added from now on, are closed when theirs is, at
+    /// rest, and those that are added from now on, are closed when theirs is, at
     /// `deadline` at the latest.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2); the connection stays open and is retried.
-    pub fn drain(
-        &mut self,
-        deadline: Instant,
-        now: Instant,
-        poller: &Poller,
-        stats: &mut Stats,
-    ) -> io::Result<()> {
-        self.drain_deadline = Some(deadline);
+    pub fn drain(&mut self, deadline: Instant, now: Instant) {
+        self.drain = Some(Drain {
+            since: now,
+            deadline,
+        });
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
-        let mut result = Ok(());
         for key in keys {
-            self.slots[key].connection.drain(now, deadline);
-            result = result.and(self.handle_event(key, now, poller, stats));
+            self.handle_event(key, now);
         }
-        self.check_expiry_by(now + DRAIN_EXPIRY_INTERVAL);
-        result
     }
 
     /// Closes all connections because the service fails.
-    pub fn abort_all(&mut self, stats: &mut Stats) {
+    pub fn abort_all(&mut self) {
         let keys: Vec<usize> = self.slots.iter().map(|(key, _)| key).collect();
         for key in keys {
             let outcome = self.slots[key].connection.abort();
-            self.close(key, outcome, stats);
+            self.close(key, outcome);
         }
     }
 
-    /// Advances a connection, then closes, registers or retries it as its progress
-    /// demands.
-    fn advance(
-        &mut self,
-        key: usize,
-        now: Instant,
-        poller: &Poller,
-        stats: &mut Stats,
-    ) -> io::Result<Progress> {
+    /// Advances a connection, then closes it, or registers it and sets its deadline, as
+    /// its progress demands.
+    fn advance(&mut self, key: usize, now: Instant) -> Progress {
         let slot = &mut self.slots[key];
         let connection = &mut slot.connection;
-        let mut progress = connection.advance(&mut self.discard_buffer, now);
+        let mut progress = connection.advance(&mut self.discard_buffer, now, self.drain);
         if progress == Progress::HeaderReceived {
             progress = match self.per_source.count(connection) {
                 Ok(is_counted) => {
                     slot.is_counted = is_counted;
-                    connection.advance(&mut self.discard_buffer, now)
+                    connection.advance(&mut self.discard_buffer, now, self.drain)
                 }
                 Err(TooManyConnections) => {
-                    connection.refuse(&mut self.discard_buffer);
+                    connection.refuse();
                     Progress::Finished(Outcome::Refused)
                 }
             };
         }
-        let deadline = connection.deadline();
         match progress {
-            Progress::GreetingSent => self.check_expiry_by(now + self.expiry_interval()),
-            Progress::Pending(interest) => {
-                self.check_expiry_by(deadline.max(now + self.expiry_interval()));
-                self.register(key, interest, now, poller)?;
-            }
+            Progress::GreetingSent => {}
+            Progress::Pending => self.wait_for_event(key, now),
             Progress::HeaderReceived | Progress::RetryLater => self.retry_later(key, now),
-            Progress::Finished(outcome) => self.close(key, outcome, stats),
+            Progress::Finished(outcome) => self.close(key, outcome),
         }
-        Ok(progress)
+        progress
     }
 
-    /// Deadlines are checked at `time` at the latest.
-    fn check_expiry_by(&mut self, time: Instant) {
-        self.next_expiry_check = self.next_expiry_check.min(time);
-    }
-
-    fn expiry_interval(&self) -> Duration {
-        match self.drain_deadline {
-            Some(_) => DRAIN_EXPIRY_INTERVAL,
-            None => EXPIRY_INTERVAL,
-        }
-    }
-
-    /// Registers a connection with epoll(7), unless it is reported for as much already.
-    fn register(
-        &mut self,
-        key: usize,
-        interest: Interest,
-        now: Instant,
-        poller: &Poller,
-    ) -> io::Result<()> {
+    /// The connection goes on at its next event or at its deadline.
+    fn wait_for_event(&mut self, key: usize, now: Instant) {
         let slot = &mut self.slots[key];
-        let socket = slot.connection.socket();
-        let token = Token::Connection(key);
-        let result = match (slot.registered, interest) {
-            (None, _) => poller.register(socket, token, interest),
-            (Some(Interest::Readable), Interest::ReadableAndWritable) => {
-                poller.reregister(socket, token, interest)
+        if !slot.is_registered {
+            let socket = slot.connection.socket();
+            let token = Token::Connection(key);
+            if let Err(error) = self.registrar.register(socket, token) {
+                self.shortage = Some(error);
+                self.retry_later(key, now);
+                return;
             }
-            (Some(_), _) => return Ok(()),
-        };
-        match result {
-            Ok(()) => slot.registered = Some(interest),
-            Err(_) => self.retry_later(key, now),
+            slot.is_registered = true;
         }
-        result
+        let deadline = slot.connection.next_deadline(now, self.drain);
+        self.set_deadline(key, Some(deadline));
     }
 
+    /// The connection goes on after a while, or at its deadline if that is sooner.
     fn retry_later(&mut self, key: usize, now: Instant) {
-        let slot = &mut self.slots[key];
-        if !slot.retrying {
-            slot.retrying = true;
-            self.retries.push_back((now + RETRY_DELAY, key));
+        let deadline = self.slots[key].connection.next_deadline(now, self.drain);
+        self.set_deadline(key, Some(deadline.min(now + RETRY_DELAY)));
+    }
+
+    fn set_deadline(&mut self, key: usize, deadline: Option<Instant>) {
+        let previous = mem::replace(&mut self.slots[key].deadline, deadline);
+        if previous != deadline {
+            if let Some(previous) = previous {
+                self.deadlines.remove(&(previous, key));
+            }
+            if let Some(deadline) = deadline {
+                self.deadlines.insert((deadline, key));
+            }
         }
     }
 
     /// Closes a connection: its outcome is recorded, its socket is dropped, and its
     /// source counts one less.
-    fn close(&mut self, key: usize, outcome: Outcome, stats: &mut Stats) {
+    fn close(&mut self, key: usize, outcome: Outcome) {
+        self.set_deadline(key, None);
         let slot = self.slots.remove(key);
         if let (true, Some(peer)) = (slot.is_counted, slot.connection.peer()) {
             self.per_source.remove(source_key(peer));
         }
-        stats.record(&slot.connection, outcome);
+        self.stats.record(&slot.connection, outcome);
     }
 }
 
@@ -411,11 +327,14 @@ fn source_key(peer: SocketAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use super::super::connection::tests::{connection_with_small_window, limits, unix_connection};
+    use super::super::connection::tests::{
+        connection_with_header, connection_with_small_window, limits, unix_connection,
+    };
     use super::super::listener::tests::default_settings;
+    use crate::poller::Poller;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -423,48 +342,24 @@ mod tests {
     struct Fixture {
         connections: Connections,
         poller: Poller,
-        stats: Stats,
     }
 
     impl Fixture {
         fn new(now: Instant) -> Self {
+            let poller = Poller::new().unwrap();
+            let registrar = poller.registrar().unwrap();
+            let stats = Stats::new(&default_settings(), now);
             Self {
-                connections: Connections::new(now),
-                poller: Poller::new().unwrap(),
-                stats: Stats::new(&default_settings(), now),
+                connections: Connections::new(registrar, stats),
+                poller,
             }
         }
 
         /// Adds a connection with this greeting, and returns its client.
         fn add(&mut self, greeting: &[u8], now: Instant) -> UnixStream {
             let (connection, client) = unix_connection(greeting);
-            self.add_connection(connection, now);
+            self.connections.add(connection, now);
             client
-        }
-
-        fn add_connection(&mut self, connection: Connection, now: Instant) {
-            let (connections, stats) = (&mut self.connections, &mut self.stats);
-            let result = connections.add(connection, now, &self.poller, stats);
-            result.unwrap();
-        }
-
-        fn handle_event(&mut self, now: Instant) -> io::Result<()> {
-            let (connections, stats) = (&mut self.connections, &mut self.stats);
-            connections.handle_event(0, now, &self.poller, stats)
-        }
-
-        fn sweep(&mut self, all: bool, now: Instant) -> io::Result<()> {
-            let (connections, stats) = (&mut self.connections, &mut self.stats);
-            connections.sweep_greeted(all, now, &self.poller, stats)
-        }
-
-        fn retry(&mut self, now: Instant) -> io::Result<()> {
-            let (connections, stats) = (&mut self.connections, &mut self.stats);
-            connections.retry(now, &self.poller, stats)
-        }
-
-        fn close_expired(&mut self, now: Instant) {
-            self.connections.close_expired(now, &mut self.stats);
         }
 
         /// The time from `now` to the next deadline.
@@ -478,58 +373,110 @@ mod tests {
     fn greeted_connection_is_left_alone_for_a_moment() {
         let now = Instant::now();
         let mut fixture = Fixture::new(now);
-        assert_eq!(fixture.connections.next_deadline(), None);
+        let connections = &mut fixture.connections;
+        assert_eq!(connections.next_deadline(), None);
         let client = fixture.add(b"hello\n", now);
-        fixture.close_expired(now);
         assert_eq!(fixture.next_deadline(now), SWEEP_INTERVAL);
         drop(client);
-        fixture
-            .sweep(false, now + REGISTER_DELAY - MILLISECOND)
-            .unwrap();
-        assert_eq!(fixture.connections.len(), 1);
-        fixture.sweep(false, now + REGISTER_DELAY).unwrap();
-        assert!(fixture.connections.is_empty());
-        assert_eq!(fixture.stats.totals().sent, 1);
+        let connections = &mut fixture.connections;
+        connections.sweep_greeted(false, now + REGISTER_DELAY - MILLISECOND);
+        assert_eq!(connections.len(), 1);
+        connections.sweep_greeted(false, now + REGISTER_DELAY);
+        assert!(connections.is_empty());
+        assert_eq!(connections.stats().totals().sent, 1);
+        assert_eq!(connections.next_deadline(), None);
     }
 
     #[test]
-    fn expiry_is_checked_at_the_nearest_deadline_but_not_all_the_time() {
+    fn connections_expire_at_their_deadlines() {
         let now = Instant::now();
         let linger_timeout = limits().linger_timeout;
         let mut fixture = Fixture::new(now);
         let _first = fixture.add(b"hello\n", now);
-        fixture.sweep(true, now).unwrap();
-        fixture.close_expired(now);
+        fixture.connections.sweep_greeted(true, now);
         assert_eq!(fixture.next_deadline(now), linger_timeout);
-        // Nothing can expire before: this one is not checked.
-        let _second = fixture.add(b"hello\n", now);
-        fixture.sweep(true, now).unwrap();
-        assert_eq!(fixture.next_deadline(now), EXPIRY_INTERVAL);
-        // Just before its deadline: the next check would be too early without the interval.
-        let almost = now + linger_timeout - MILLISECOND;
-        fixture.close_expired(almost);
-        assert_eq!(fixture.next_deadline(almost), EXPIRY_INTERVAL);
-        let late = almost + EXPIRY_INTERVAL;
-        fixture.close_expired(late - MILLISECOND);
-        assert_eq!(fixture.connections.len(), 2);
-        fixture.close_expired(late);
+        let later = now + MILLISECOND;
+        let _second = fixture.add(b"hello\n", later);
+        fixture.connections.sweep_greeted(true, later);
+        assert_eq!(fixture.next_deadline(now), linger_timeout);
+        let connections = &mut fixture.connections;
+        let end = now + linger_timeout;
+        connections.handle_deadlines(end - MILLISECOND);
+        assert_eq!(connections.len(), 2);
+        connections.handle_deadlines(end);
+        assert_eq!(connections.len(), 1);
+        assert_eq!(fixture.next_deadline(end), MILLISECOND);
+        fixture.connections.handle_deadlines(later + linger_timeout);
         assert!(fixture.connections.is_empty());
     }
 
-    /// More than `linger_bytes` ends the time of a connection at once, but its greeting is
-    /// not delivered.
+    /// More than `linger_bytes` ends the wait for the peer at once, but the greeting is
+    /// not delivered: the connection waits for that, and is not asked all the time.
     #[test]
-    fn expired_connection_is_not_checked_all_the_time() {
+    fn undelivered_greeting_has_the_rest_of_write_timeout() {
         let now = Instant::now();
         let mut fixture = Fixture::new(now);
         let (connection, mut client) = connection_with_small_window();
-        fixture.add_connection(connection, now);
-        fixture.sweep(true, now).unwrap();
-        fixture.close_expired(now);
-        assert!(fixture.next_deadline(now) > EXPIRY_INTERVAL);
+        let hard_deadline = limits().write_timeout + limits().linger_timeout;
+        fixture.connections.add(connection, now);
+        fixture.connections.sweep_greeted(true, now);
+        assert_eq!(fixture.next_deadline(now), limits().linger_timeout);
         client.write_all(&[b'x'; 100]).unwrap();
-        fixture.handle_event(now).unwrap();
-        assert_eq!(fixture.next_deadline(now), EXPIRY_INTERVAL);
+        let linger_end = now + limits().linger_timeout;
+        fixture.connections.handle_deadlines(linger_end);
+        assert_eq!(fixture.connections.len(), 1);
+        let next = fixture.next_deadline(linger_end);
+        assert!(
+            next <= hard_deadline
+                && next > hard_deadline - limits().linger_timeout - MILLISECOND * 100
+        );
+        fixture.connections.handle_deadlines(linger_end + next);
+        assert!(fixture.connections.is_empty());
+        assert_eq!(fixture.connections.stats().totals().cut_off, 1);
+    }
+
+    /// The loop may be late: the process was stopped, or a reload took long.
+    #[test]
+    fn header_that_arrived_in_time_counts_after_the_deadline() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let (connection, mut client) = connection_with_header();
+        fixture.connections.add(connection, now);
+        client.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+        let late = now + 10 * limits().header_timeout;
+        fixture.connections.handle_deadlines(late);
+        let mut greeting = [0; 6];
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        client.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"hello\n");
+        assert_eq!(fixture.connections.len(), 1);
+        drop(client);
+        fixture.connections.handle_event(0, late);
+        assert_eq!(fixture.connections.stats().totals().sent, 1);
+    }
+
+    /// The kernel reports the acknowledgement of the FIN; nothing asks for it again and
+    /// again.
+    #[test]
+    fn connection_ends_when_its_greeting_is_delivered() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let (connection, mut client) = connection_with_small_window();
+        fixture.connections.add(connection, now);
+        fixture.connections.sweep_greeted(true, now);
+        let linger_end = now + limits().linger_timeout;
+        fixture.connections.handle_deadlines(linger_end);
+        assert_eq!(fixture.connections.len(), 1);
+        client.read_exact(&mut [0; 100_000]).unwrap();
+        let timeout = Some(Duration::from_secs(5));
+        while !fixture.connections.is_empty() {
+            let ready = fixture.poller.wait(timeout).unwrap();
+            assert_eq!(ready, [Token::Connection(0)]);
+            fixture.connections.handle_event(0, linger_end);
+        }
+        assert_eq!(fixture.connections.stats().totals().sent, 1);
     }
 
     #[test]
@@ -538,43 +485,46 @@ mod tests {
         let mut fixture = Fixture::new(now);
         let _client = fixture.add(b"hello\n", now);
         // epoll_ctl(2) returns EEXIST from now on.
-        let socket = fixture.connections.slots[0].connection.socket();
-        let (token, interest) = (Token::Connection(0), Interest::Readable);
-        fixture.poller.register(socket, token, interest).unwrap();
-        fixture.sweep(true, now).unwrap_err();
-        fixture.close_expired(now);
+        let connections = &mut fixture.connections;
+        let socket = connections.slots[0].connection.socket();
+        let registered = connections.registrar.register(socket, Token::Connection(0));
+        registered.unwrap();
+        connections.sweep_greeted(true, now);
+        assert!(connections.take_shortage().is_some());
+        assert!(connections.take_shortage().is_none());
         assert_eq!(fixture.next_deadline(now), RETRY_DELAY);
-        fixture.retry(now + RETRY_DELAY - MILLISECOND).unwrap();
-        fixture.retry(now + RETRY_DELAY).unwrap_err();
-        fixture.poller = Poller::new().unwrap();
-        fixture.retry(now + 2 * RETRY_DELAY).unwrap();
-        assert!(fixture.connections.retries.is_empty());
-        assert_eq!(fixture.connections.slots[0].registered, Some(interest));
+        let connections = &mut fixture.connections;
+        connections.handle_deadlines(now + RETRY_DELAY - MILLISECOND);
+        assert!(connections.take_shortage().is_none());
+        connections.handle_deadlines(now + RETRY_DELAY);
+        assert!(connections.take_shortage().is_some());
+        connections.registrar = Poller::new().unwrap().registrar().unwrap();
+        connections.handle_deadlines(now + 2 * RETRY_DELAY);
+        assert!(connections.take_shortage().is_none());
+        assert!(connections.slots[0].is_registered);
+        assert_eq!(fixture.next_deadline(now), limits().linger_timeout);
     }
 
     #[test]
     fn event_of_a_closed_connection_is_passed_over() {
         let now = Instant::now();
-        let mut fixture = Fixture::new(now);
-        fixture.handle_event(now).unwrap();
+        Fixture::new(now).connections.handle_event(0, now);
     }
 
     #[test]
-    fn stopping_service_checks_more_often() {
+    fn stopping_service_closes_what_is_delivered() {
         let now = Instant::now();
         let mut fixture = Fixture::new(now);
         let delivered = fixture.add(b"hello\n", now);
         let _slow = fixture.add(&vec![b'x'; 4 << 20], now);
-        fixture.close_expired(now);
-        let (connections, stats) = (&mut fixture.connections, &mut fixture.stats);
         let deadline = now + Duration::from_millis(500);
-        let result = connections.drain(deadline, now, &fixture.poller, stats);
-        result.unwrap();
+        fixture.connections.drain(deadline, now);
         assert_eq!(fixture.connections.len(), 1);
-        assert_eq!(fixture.next_deadline(now), DRAIN_EXPIRY_INTERVAL);
-        fixture.close_expired(deadline);
+        fixture.connections.handle_deadlines(deadline - MILLISECOND);
+        assert_eq!(fixture.connections.len(), 1);
+        fixture.connections.handle_deadlines(deadline);
         assert!(fixture.connections.is_empty());
-        assert_eq!(fixture.stats.totals().cut_off, 1);
+        assert_eq!(fixture.connections.stats().totals().cut_off, 1);
         drop(delivered);
     }
 
@@ -583,9 +533,9 @@ mod tests {
         let now = Instant::now();
         let mut fixture = Fixture::new(now);
         let _clients = [b"hello\n", b"world\n"].map(|greeting| fixture.add(greeting, now));
-        fixture.connections.abort_all(&mut fixture.stats);
+        fixture.connections.abort_all();
         assert!(fixture.connections.is_empty());
-        assert_eq!(fixture.stats.totals().sent, 2);
+        assert_eq!(fixture.connections.stats().totals().sent, 2);
     }
 
     /// bench/README.md gives the memory of 10,000 connections.

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::SystemTime;
 
-use crate::greeting::{Context, Greeting, Payload};
+use crate::greeting::{Context, Greeting};
 use crate::mode::Mode;
-use crate::settings::SocketSettings;
 use crate::socket::{LocalAddr, Socket};
 use crate::sys;
 use crate::time_format;
@@ -46,38 +46,21 @@ impl Endpoint {
         }
     }
 
-    /// The greeting for this socket: fixed if all its connections are sent the same.
-    pub fn adopt(&self, settings: &SocketSettings) -> SocketSettings {
-        let context = self.context(None, &self.local_addr);
-        SocketSettings {
-            greeting: settings.greeting.for_socket(&context),
-            proxy_protocol: settings.proxy_protocol,
-        }
-    }
-
-    /// The bytes of the greeting for one connection. `local_addr` is called only if they
-    /// depend on it.
+    /// Returns the bytes of the greeting for one connection. `local_addr` is called only if
+    /// they depend on it.
     pub fn render(
         &self,
         greeting: &Greeting,
         peer: Option<SocketAddr>,
         local_addr: impl FnOnce() -> LocalAddr,
-    ) -> Payload {
-        match greeting {
-            // Checked first: the context of a template takes system calls.
-            Greeting::Fixed(payload) => payload.clone(),
-            Greeting::Template(template) => template.render(&self.context(peer, &local_addr())),
-        }
-    }
-
-    fn context<'a>(&'a self, peer: Option<SocketAddr>, local: &'a LocalAddr) -> Context<'a> {
-        Context {
+    ) -> Rc<[u8]> {
+        greeting.render(|| Context {
             peer,
-            local,
+            local: local_addr(),
             hostname: sys::hostname(),
             time: time_format::rfc3339(SystemTime::now()),
             socket: &self.name,
             mode: self.mode,
-        }
+        })
     }
 }

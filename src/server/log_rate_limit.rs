@@ -1,10 +1,12 @@
-//! The rate limit of the lines about connections, one for each outcome. Warnings have
-//! their own intervals (`server/listener`, `server/mod`), and `systemd/journal` bounds
-//! the lines that wait for the journal.
+//! The rate limit of the log lines about connections: one line for each connection, up to
+//! a limit per second. Warnings have intervals (`server/every`), and `systemd/journal`
+//! bounds the lines that wait for the journal.
 
 use std::time::{Duration, Instant};
 
-/// Lines per second; further connections are counted and reported in one line.
+use super::every::Every;
+
+/// Lines per second. The connections beyond that are counted and reported in one line.
 const LINES_PER_SECOND: u64 = 50;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -12,8 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Counts lines by the second.
 #[derive(Debug)]
 pub struct LogRateLimiter {
-    /// When the current second began.
-    second: Instant,
+    /// Due when the current second is over.
+    second: Every,
     /// Lines requested since then.
     requested: u64,
 }
@@ -21,8 +23,10 @@ pub struct LogRateLimiter {
 impl LogRateLimiter {
     /// A limiter whose first second begins now.
     pub fn new(now: Instant) -> Self {
+        let mut second = Every::new(SECOND);
+        second.begin(now);
         Self {
-            second: now,
+            second,
             requested: 0,
         }
     }
@@ -41,19 +45,19 @@ impl LogRateLimiter {
         is_allowed
     }
 
-    /// When suppressed lines have to be reported; `None` if there are none.
+    /// Returns when suppressed lines must be reported; `None` if there are none.
     pub fn next_report(&self) -> Option<Instant> {
-        (self.suppressed() > 0).then(|| self.second + SECOND)
+        self.second.next().filter(|_| self.suppressed() > 0)
     }
 
     /// Begins the next second if the current one is over; returns how many lines were
     /// suppressed in it.
     pub fn roll_over(&mut self, now: Instant) -> u64 {
-        if now < self.second + SECOND {
+        if !self.second.is_due(now) {
             return 0;
         }
         let suppressed = self.suppressed();
-        *self = Self::new(now);
+        self.requested = 0;
         suppressed
     }
 

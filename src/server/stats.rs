@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::LevelFilter;
 
-use super::connection::{Connection, Outcome};
+use super::connection::Connection;
+use super::every::Every;
 use super::log_rate_limit::LogRateLimiter;
+use super::outcome::Outcome;
 use super::redact::RedactedAddr;
 use crate::event;
 use crate::settings::network::Network;
@@ -26,8 +28,8 @@ pub struct Stats {
     /// Connections without a greeting that have no line of their own, because of
     /// `log_level = "warn"`.
     unlogged: Totals,
-    /// When they are reported.
-    next_summary: Option<Instant>,
+    /// Due when they must be reported.
+    summary: Every,
 }
 
 /// How often connections without a greeting are reported with `log_level = "warn"`.
@@ -41,9 +43,9 @@ pub struct Totals {
     pub accepted: u64,
     /// See [`Outcome::Sent`].
     pub sent: u64,
-    /// See [`Outcome::Disconnected`].
+    /// See [`Outcome::Gone`].
     pub gone: u64,
-    /// See [`Outcome::TimedOut`].
+    /// See [`Outcome::Timeout`].
     pub timeout: u64,
     /// See [`Outcome::Refused`].
     pub refused: u64,
@@ -57,8 +59,8 @@ impl Totals {
     fn of(&mut self, outcome: Outcome) -> &mut u64 {
         match outcome {
             Outcome::Sent => &mut self.sent,
-            Outcome::Disconnected => &mut self.gone,
-            Outcome::TimedOut => &mut self.timeout,
+            Outcome::Gone => &mut self.gone,
+            Outcome::Timeout => &mut self.timeout,
             Outcome::Refused => &mut self.refused,
             Outcome::InvalidHeader => &mut self.invalid_header,
             Outcome::CutOff => &mut self.cut_off,
@@ -111,7 +113,7 @@ impl Stats {
             log_peer: settings.log_peer,
             log_exclude: settings.log_exclude.clone(),
             unlogged: Totals::default(),
-            next_summary: None,
+            summary: Every::new(SUMMARY_INTERVAL),
         }
     }
 
@@ -147,11 +149,12 @@ impl Stats {
         match log::max_level() {
             LevelFilter::Off | LevelFilter::Error => {}
             LevelFilter::Warn if outcome == Outcome::Sent => {}
-            LevelFilter::Warn if outcome == Outcome::Disconnected && connection.is_check() => {}
+            LevelFilter::Warn if outcome == Outcome::Gone && connection.is_check() => {}
             LevelFilter::Warn => {
+                if !self.has_unlogged() {
+                    self.summary.begin(Instant::now());
+                }
                 *self.unlogged.of(outcome) += 1;
-                self.next_summary
-                    .get_or_insert_with(|| Instant::now() + SUMMARY_INTERVAL);
             }
             LevelFilter::Info | LevelFilter::Debug | LevelFilter::Trace => {
                 if self.rate_limiter.allow() {
@@ -191,17 +194,17 @@ impl Stats {
         let peer = RedactedAddr::new(connection.peer(), self.log_peer);
         let local = connection.local_addr().to_string();
         let bytes = connection.bytes_sent();
-        let mut message_id = event::GREETED;
+        let mut message_id = event::CONNECTION_CLOSED;
         let (result, message) = match outcome {
             Outcome::Sent => (
                 "sent",
                 format!("greeted {peer} on '{socket}', {bytes} bytes"),
             ),
-            Outcome::Disconnected => (
+            Outcome::Gone => (
                 "gone",
                 format!("{peer} disconnected from '{socket}' before the greeting was sent"),
             ),
-            Outcome::TimedOut => (
+            Outcome::Timeout => (
                 "timeout",
                 format!("{peer} on '{socket}' did not receive the greeting within write_timeout"),
             ),
@@ -238,10 +241,11 @@ impl Stats {
         );
     }
 
-    /// When [`Stats::report_suppressed`] has to be called; `None` if it has nothing
+    /// Returns when [`Stats::report_suppressed`] must be called; `None` if it has nothing
     /// to report.
     pub fn next_report(&self) -> Option<Instant> {
-        let reports = [self.rate_limiter.next_report(), self.next_summary];
+        let summary = self.summary.next().filter(|_| self.has_unlogged());
+        let reports = [self.rate_limiter.next_report(), summary];
         reports.into_iter().flatten().min()
     }
 
@@ -249,25 +253,29 @@ impl Stats {
     /// `log_level = "warn"`, which results they had in the last minute.
     pub fn report_suppressed(&mut self, now: Instant) {
         log_suppressed(self.rate_limiter.roll_over(now));
-        if self.next_summary.is_some_and(|next| now >= next) {
+        if self.has_unlogged() && self.summary.is_due(now) {
             self.log_summary();
         }
     }
 
+    fn has_unlogged(&self) -> bool {
+        self.unlogged != Totals::default()
+    }
+
     fn log_summary(&mut self) {
-        if self.next_summary.take().is_some() {
-            let unsent = mem::take(&mut self.unlogged).unsent();
-            log::warn!(
-                MESSAGE_ID = event::SUPPRESSED;
-                "connections without a greeting, not logged individually: {unsent}"
-            );
-        }
+        let unsent = mem::take(&mut self.unlogged).unsent();
+        log::warn!(
+            MESSAGE_ID = event::SUPPRESSED;
+            "connections without a greeting, not logged individually: {unsent}"
+        );
     }
 
     /// Logs the end of the service with all totals, as text and as fields.
     pub fn log_end(&mut self, message_id: &str, reason: &str) {
         log_suppressed(self.rate_limiter.suppressed());
-        self.log_summary();
+        if self.has_unlogged() {
+            self.log_summary();
+        }
         let totals = self.totals;
         log::info!(
             MESSAGE_ID = message_id,
@@ -389,7 +397,8 @@ mod tests {
         assert_eq!(stats.next_report(), None);
 
         let minute = start + SUMMARY_INTERVAL;
-        stats.next_summary = Some(minute);
+        stats.summary.begin(start);
+        stats.unlogged.refused = 1;
         stats.report_suppressed(second);
         assert_eq!(stats.next_report(), Some(minute));
         stats.report_suppressed(minute);

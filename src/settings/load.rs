@@ -11,7 +11,7 @@ use super::layers::{Layers, Merged, MergedLimits, Message, Origin, Setting};
 use super::schema;
 use super::{Greetings, Limits, Settings, SocketSettings};
 use crate::error::Error;
-use crate::greeting::{Greeting, LineEnding, Placeholder, TemplateError};
+use crate::greeting::{Greeting, LineEnding, MAX_RENDERED_LENGTH, Placeholder, TemplateError};
 use crate::mode::Mode;
 
 /// Converts the merged settings and reads the message files. `socket_mode` is the
@@ -167,19 +167,22 @@ fn read_message_file(
         LineEnding::Raw => bytes,
         LineEnding::Lf | LineEnding::Crlf => files::text_of(path, bytes)?,
     };
-    Greeting::parse(&bytes, ending)
-        .map_err(|error| Error::settings(path, Some((&bytes, &error.span)), &describe(&error)))
+    Greeting::parse(&bytes, ending).map_err(|error| {
+        let span = error.span();
+        let location = span.as_ref().map(|span| (bytes.as_slice(), span));
+        Error::settings(path, location, &describe(&error))
+    })
 }
 
 /// An error in the text of `message`.
 fn text_error(error: &TemplateError, text: &str, origin: &Origin<'_>) -> Error {
     let description = describe(error);
-    if let Origin::File(file, span) = origin {
+    if let (Origin::File(file, span), Some(invalid)) = (origin, error.span()) {
         // With escapes in it, the string in the file is not the text: the error is
         // about all of it then.
         if let Some(start) = file.text[span.clone()].find(text) {
             let shift = span.start + start;
-            let span = error.span.start + shift..error.span.end + shift;
+            let span = invalid.start + shift..invalid.end + shift;
             return file.error_at(&span, &description);
         }
     }
@@ -188,12 +191,20 @@ fn text_error(error: &TemplateError, text: &str, origin: &Origin<'_>) -> Error {
 
 /// What is wrong with a text that is not a valid template, and the fix.
 fn describe(error: &TemplateError) -> String {
+    match error {
+        TemplateError::Unmatched(_) => "unmatched '{' or '}'; write '{{' or '}}' for a literal \
+                                        brace, or set line_ending = \"raw\""
+            .to_owned(),
+        TemplateError::Unknown(_, name) => describe_unknown(name),
+        TemplateError::TooLong(length) => format!(
+            "the greeting can be {length} bytes long with its placeholders at their longest, and \
+             the limit is {MAX_RENDERED_LENGTH}; shorten it, or remove the placeholders"
+        ),
+    }
+}
+
+fn describe_unknown(name: &str) -> String {
     let literal = "literal braces are written '{{' and '}}'";
-    let Some(name) = &error.name else {
-        return "unmatched '{' or '}'; write '{{' or '}}' for a literal brace, \
-                or set line_ending = \"raw\""
-            .to_owned();
-    };
     let escaped = name.escape_debug();
     let known = Placeholder::ALL.map(Placeholder::name);
     match schema::nearest(name, known.into_iter()) {
@@ -213,7 +224,6 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
-    use crate::greeting::Payload;
     use crate::settings::files::SettingsFile;
     use crate::settings::{PeerDetail, ProxyProtocol};
 
@@ -364,7 +374,7 @@ mod tests {
         )
         .unwrap();
         let text = |name| match &settings.greetings.for_socket(name).greeting {
-            Greeting::Fixed(Payload::Text(text)) => Rc::as_ptr(text),
+            Greeting::Fixed(text) => Rc::as_ptr(text),
             other => panic!("{other:?}"),
         };
         for name in ["x", "y", "f", "g"] {
@@ -403,6 +413,13 @@ mod tests {
             "brace",
             "message = '''\na {\n'''\n",
             "2:3: unmatched '{' or '}'; write '{{' or '}}' for a literal brace, or set line_ending = \"raw\"",
+        );
+        let long = format!("message = '{}{{time}}'\n", "x".repeat(16_400));
+        check(
+            "long",
+            &long,
+            "1:11: the greeting can be 16421 bytes long with its placeholders at their longest, \
+             and the limit is 16384; shorten it, or remove the placeholders",
         );
         check(
             "named",

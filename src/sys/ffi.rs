@@ -7,15 +7,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Error numbers of errno(3), and flags of open(2); some differ between architectures.
 pub mod errno {
     pub use libc::{
-        EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EINVAL, EMFILE, ENETDOWN,
-        ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, ENOTSOCK, ENXIO,
-        EOPNOTSUPP, EPERM, EPROTO, ETIMEDOUT, O_NONBLOCK,
+        EBADF, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN,
+        ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, ENOTSOCK, ENXIO, EPERM,
+        EPROTO, ETIMEDOUT, O_NONBLOCK,
     };
 }
 
@@ -115,61 +113,6 @@ pub fn ignore_signals() {
         // SAFETY: SIG_IGN installs no handler, so no code runs when a signal arrives.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-}
-
-/// Who has sent SIGHUP: bits of [`take_sighup_senders`].
-pub const SENT_BY_PARENT: u8 = 1;
-/// The same: any other process.
-pub const SENT_BY_OTHER: u8 = 2;
-
-static SIGHUP_SENDERS: AtomicU8 = AtomicU8::new(0);
-
-/// Records who sends SIGHUP from now on. Must be called before signal-hook handles the
-/// signal: its own handlers do not get this information, and call the one that was
-/// installed before. Does nothing when called again, which would replace them.
-///
-/// # Errors
-/// Those of sigaction(2).
-pub fn record_sighup_senders() -> io::Result<()> {
-    static ONCE: Once = Once::new();
-    let mut result = Ok(());
-    ONCE.call_once(|| result = install_sighup_handler());
-    result
-}
-
-fn install_sighup_handler() -> io::Result<()> {
-    extern "C" fn record(_signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-        // SAFETY: the kernel passes a valid pointer, as SA_SIGINFO is set, and kill(2)
-        // sets the field. getppid(2) is async-signal-safe (signal-safety(7)).
-        let is_parent = unsafe { (*info).si_pid() == libc::getppid() };
-        let sender = if is_parent {
-            SENT_BY_PARENT
-        } else {
-            SENT_BY_OTHER
-        };
-        SIGHUP_SENDERS.fetch_or(sender, Ordering::Relaxed);
-    }
-    let handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = record;
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: zero is a valid value of every field, an empty mask among them; the call
-    // reads the structure and ignores the null pointer. The handler stores one atomic
-    // number, which is async-signal-safe.
-    let result = unsafe {
-        let action = action.assume_init_mut();
-        action.sa_sigaction = handler as libc::sighandler_t;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-        libc::sigaction(libc::SIGHUP, action, ptr::null_mut())
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Who has sent SIGHUP since the last call: [`SENT_BY_PARENT`], [`SENT_BY_OTHER`], both, or
-/// neither.
-pub fn take_sighup_senders() -> u8 {
-    SIGHUP_SENDERS.swap(0, Ordering::Relaxed)
 }
 
 /// Sends SIGHUP to a process. The constants of rustix differ between its versions.

@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 use libsystemd::activation::receive_descriptors;
 
@@ -27,7 +28,7 @@ const UNNAMED: &str = "unknown";
 
 /// One passed socket.
 #[derive(Debug)]
-pub struct ListenFd {
+pub struct PassedSocket {
     /// The socket.
     pub fd: OwnedFd,
     /// Its `FileDescriptorName=`.
@@ -80,7 +81,7 @@ impl ListenError {
     pub fn end_connections(&self) {
         if let Self::Invalid { count, .. } = self {
             for fd in (LISTEN_FDS_START..).take(*count) {
-                ffi::with_fd(fd, socket::end_connection);
+                ffi::with_fd(fd, |fd| socket::end_unserved(fd, Duration::ZERO));
             }
         }
     }
@@ -120,7 +121,7 @@ impl ListenEnv {
 /// # Errors
 /// A variable is invalid, a descriptor cannot be served, or the sockets are for
 /// another process.
-pub fn receive() -> Result<Vec<ListenFd>, ListenError> {
+pub fn receive() -> Result<Vec<PassedSocket>, ListenError> {
     let env = ListenEnv::read()?;
     let own = Identity {
         pid: std::process::id(),
@@ -132,7 +133,7 @@ pub fn receive() -> Result<Vec<ListenFd>, ListenError> {
     receive_named(names).map_err(|error| error.with_count(count))
 }
 
-fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
+fn receive_named(names: Vec<String>) -> Result<Vec<PassedSocket>, ListenError> {
     let mut passed = Vec::new();
     for (fd, name) in (LISTEN_FDS_START..).zip(names) {
         match ffi::with_fd(fd, socket::is_listening) {
@@ -159,7 +160,7 @@ fn receive_named(names: Vec<String>) -> Result<Vec<ListenFd>, ListenError> {
     let sockets = descriptors
         .into_iter()
         .zip(passed)
-        .map(|(descriptor, (name, is_listening))| ListenFd {
+        .map(|(descriptor, (name, is_listening))| PassedSocket {
             // The crate's handle, which can be cloned, ends here. The descriptor is
             // open (asked above), and it is owned by this process alone, as
             // LISTEN_PID names it and the variables are unset now.

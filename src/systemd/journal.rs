@@ -113,7 +113,7 @@ fn spawn(output: Output) -> io::Result<Backend> {
 }
 
 /// Whether stderr is the journal's stream (systemd.exec(5), `$JOURNAL_STREAM`).
-pub fn is_stderr() -> bool {
+pub fn stderr_is_journal() -> bool {
     connected_to_journal()
 }
 

@@ -188,7 +188,7 @@ pub fn watchdog_interval() -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -209,18 +209,19 @@ mod tests {
         manager
     }
 
-    fn pair(test: &str) -> (Notifier, UnixDatagram) {
+    /// A notifier and the service manager's end.
+    pub fn pair(test: &str) -> (Notifier, UnixDatagram) {
         let (notifier, address) = unanswered(test);
         (notifier, manager(&address))
     }
 
-    fn receive(manager: &UnixDatagram) -> Option<String> {
+    pub fn receive(manager: &UnixDatagram) -> Option<String> {
         let mut buffer = [0; 8192];
         let length = manager.recv(&mut buffer).ok()?;
         Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
     }
 
-    fn receive_all(manager: &UnixDatagram) -> Vec<String> {
+    pub fn receive_all(manager: &UnixDatagram) -> Vec<String> {
         std::iter::from_fn(|| receive(manager)).collect()
     }
 

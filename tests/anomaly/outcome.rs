@@ -14,7 +14,7 @@ const PANIC_STATUS: i32 = 101;
 const MAX_CPU: Duration = Duration::from_millis(500);
 
 // MESSAGE_IDs (greeter(8)).
-const GREETED: &str = "b3dee68698274abda6d4503f22a2407f";
+const CONNECTION_CLOSED: &str = "b3dee68698274abda6d4503f22a2407f";
 const RELOADED: &str = "d199e71bb35344f7afb51cad54551f7e";
 const RELOAD_FAILED: &str = "48b5678f1a3b4f7d9c085d591f46dbd7";
 const LINES_LOST: &str = "6a6e70d6d5f2456dae75524c4f7482d5";
@@ -312,7 +312,8 @@ impl Check<'_> {
             }
             let port = client.port.unwrap_or_default().to_string();
             let entries = self.run.entries.iter().filter(|entry| {
-                field(entry, "MESSAGE_ID") == GREETED && field(entry, "GREETER_PEER_PORT") == port
+                field(entry, "MESSAGE_ID") == CONNECTION_CLOSED
+                    && field(entry, "GREETER_PEER_PORT") == port
             });
             let results: Vec<&str> = entries
                 .map(|entry| field(entry, "GREETER_RESULT"))
@@ -334,7 +335,7 @@ impl Check<'_> {
         let on_stderr = self.run.lines.len();
         for (id, expected) in &self.baseline.entries {
             let seen = by_id.get(id).copied().unwrap_or(0);
-            if seen < *expected && id != GREETED && on_stderr == 0 {
+            if seen < *expected && id != CONNECTION_CLOSED && on_stderr == 0 {
                 missing.push(format!("{seen} of {expected} entries {id}"));
             }
         }

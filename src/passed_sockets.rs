@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::mode::Mode;
 use crate::socket::{self, InvalidSocket, ListenAddr, ListenSocket, Socket};
 use crate::sys;
-use crate::systemd::activation::{ListenError, ListenFd};
+use crate::systemd::activation::{ListenError, PassedSocket};
 
 /// The sockets that the server gets.
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub enum ServerSockets {
     /// Mode accept: at least one listening socket.
     Listening(Vec<ListenSocket>),
     /// The modes accepted and inet: the one connection of this process.
-    Accepted {
+    Connection {
         /// The connected socket.
         socket: Socket,
         /// Its name, which selects the greeting.
@@ -30,7 +31,7 @@ impl ServerSockets {
     pub fn mode(&self) -> Mode {
         match self {
             Self::Listening(_) => Mode::Accept,
-            Self::Accepted { mode, .. } => *mode,
+            Self::Connection { mode, .. } => *mode,
         }
     }
 
@@ -40,7 +41,7 @@ impl ServerSockets {
     /// # Errors
     /// [`Error::Activation`] if there is none, [`Error::SocketMismatch`] if the
     /// combination matches no mode.
-    pub fn classify(passed: Result<Vec<ListenFd>, ListenError>) -> Result<Self, Error> {
+    pub fn classify(passed: Result<Vec<PassedSocket>, ListenError>) -> Result<Self, Error> {
         let fds = match passed {
             Ok(fds) => fds,
             Err(ListenError::ForAnotherProcess(_)) if socket::is_client(io::stdin().as_fd()) => {
@@ -66,7 +67,7 @@ impl ServerSockets {
             (1, 1) => {
                 let mut fds = fds;
                 let passed = fds.remove(0);
-                Ok(Self::Accepted {
+                Ok(Self::Connection {
                     socket: Socket::from(passed.fd),
                     name: passed.name,
                     mode: Mode::Accepted,
@@ -93,7 +94,8 @@ impl ServerSockets {
     }
 
     fn from_stdin() -> Result<Self, Error> {
-        Self::take_stdin().inspect_err(|_| socket::end_connection(io::stdin().as_fd()))
+        Self::take_stdin()
+            .inspect_err(|_| socket::end_unserved(io::stdin().as_fd(), Duration::ZERO))
     }
 
     fn take_stdin() -> Result<Self, Error> {
@@ -104,10 +106,10 @@ impl ServerSockets {
                     .as_fd()
                     .try_clone_to_owned()
                     .map_err(|error| Error::io("use the socket on stdin", error))?;
-                // `detach_client_from_stdio` passed over a socket without an address, as
+                // `keep_output_from_clients` passed over a socket without an address, as
                 // it may be sshd's. Now that it is served, it is a client.
                 sys::detach_output_from(stdin.as_fd());
-                Ok(Self::Accepted {
+                Ok(Self::Connection {
                     socket: Socket::from(fd),
                     name: Mode::Inet.socket_name().to_owned(),
                     mode: Mode::Inet,
@@ -132,7 +134,7 @@ impl ServerSockets {
 /// neither the one on stdin (mode inet) nor one that was passed (`StandardError=socket`).
 /// A socket with an address is taken for a client's, whatever the environment says; the
 /// stream to the journal and the socket pairs of sshd(8) have none.
-pub fn detach_client_from_stdio(passed: &[ListenFd]) {
+pub fn keep_output_from_clients(passed: &[PassedSocket]) {
     let stdin = io::stdin();
     if socket::is_client(stdin.as_fd()) {
         sys::detach_output_from(stdin.as_fd());
