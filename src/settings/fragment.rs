@@ -316,8 +316,6 @@ pub(super) trait Keyword: Copy + PartialEq + 'static {
     /// Every word with its value, in the order of greeter.toml(5). It is the list
     /// for parsing, for messages and for printing.
     const WORDS: &'static [(&'static str, Self)];
-    /// Words that are accepted and not suggested.
-    const OLD_WORDS: &'static [(&'static str, Self)] = &[];
 }
 
 impl Keyword for Option<Mode> {
@@ -346,8 +344,6 @@ impl Keyword for LevelFilter {
         ("info", Self::Info),
         ("debug", Self::Debug),
     ];
-    /// A level of versions before 0.2: `settings/load` takes it as "debug".
-    const OLD_WORDS: &'static [(&'static str, Self)] = &[("trace", Self::Trace)];
 }
 
 impl Keyword for PeerDetail {
@@ -366,8 +362,7 @@ impl<'de, T: Keyword> Deserialize<'de> for Word<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = keyword_list::<T>();
         deserialize_string(deserializer, &expected, |text| {
-            let mut words = T::WORDS.iter().chain(T::OLD_WORDS);
-            if let Some((_, value)) = words.find(|(word, _)| *word == text) {
+            if let Some((_, value)) = T::WORDS.iter().find(|(word, _)| *word == text) {
                 return Ok(Self(*value));
             }
             let words = T::WORDS.iter().map(|(word, _)| *word);
@@ -696,7 +691,8 @@ mod tests {
             ),
             ("limits.connections", ["2", "3"], ["'2'", "2.0"]),
             ("message", ["''", "'from 1 to 5'"], ["1", "true"]),
-            ("log_level", ["'error'", "'trace'"], ["'off'", "1"]),
+            ("log_level", ["'error'", "'debug'"], ["'off'", "1"]),
+            ("log_level", ["'warn'", "'info'"], ["'trace'", "'Debug'"]),
         ] {
             assert_eq!(
                 valid.map(|value| is_accepted(key, value)),

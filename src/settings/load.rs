@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use log::LevelFilter;
-
 use super::files;
 use super::layers::{Layers, Merged, MergedLimits, Message, Origin, Setting};
 use super::schema;
@@ -35,23 +33,12 @@ pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, 
     let merged = layers.merge(mode);
     Ok(Settings {
         mode: requested.value,
-        log_level: log_level(&merged.log_level),
+        log_level: merged.log_level.value,
         log_peer: merged.log_peer.value,
         log_exclude: merged.log_exclude.value.to_vec(),
         limits: Rc::new(limits(&merged.limits)),
         greetings: greetings(&merged)?,
     })
-}
-
-fn log_level(setting: &Setting<'_, LevelFilter>) -> LevelFilter {
-    match setting.value {
-        LevelFilter::Trace => {
-            let note = "log_level = \"trace\" is taken as \"debug\"; write \"debug\"";
-            log::warn!("{}", setting.origin.error(note));
-            LevelFilter::Debug
-        }
-        level => level,
-    }
 }
 
 fn mode_mismatch(requested: Mode, socket: Mode, origin: &Origin<'_>) -> Error {
@@ -212,6 +199,8 @@ mod tests {
     use super::*;
     use std::fs;
     use std::time::Duration;
+
+    use log::LevelFilter;
 
     use crate::greeting::Payload;
     use crate::settings::files::SettingsFile;

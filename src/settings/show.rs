@@ -65,7 +65,7 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn word<T: Keyword>(&mut self, key: &str, setting: &Setting<'a, T>) {
-        for (word, value) in T::WORDS.iter().chain(T::OLD_WORDS) {
+        for (word, value) in T::WORDS {
             if *value == setting.value {
                 self.line(key, &quoted(word), &setting.origin);
             }
