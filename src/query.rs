@@ -81,7 +81,8 @@ impl<'a> Query<'a> {
     /// The mode of the service.
     fn mode(&self) -> Mode {
         let mode = self.unit.map(|unit| unit.mode);
-        mode.or(self.layers.mode().value).unwrap_or(Mode::Accept)
+        mode.or(self.layers.merge().general.mode.value)
+            .unwrap_or(Mode::Accept)
     }
 
     fn preview(&self, name: &str) -> Result<Vec<u8>, Error> {
@@ -154,7 +155,7 @@ impl<'a> Query<'a> {
         let paths = self.search_paths();
         let directories = paths.iter().map(|path| files::drop_in_directory(path));
         let read = self.layers.paths().map(Path::to_owned);
-        let message_files = self.layers.merge(unit.mode).message_files();
+        let message_files = self.layers.merge().message_files();
         let files: Vec<PathBuf> = directories
             .chain(paths.iter().cloned())
             .chain(read)
