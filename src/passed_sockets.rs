@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use crate::error::Error;
 use crate::mode::Mode;
@@ -94,8 +93,7 @@ impl ServerSockets {
     }
 
     fn from_stdin() -> Result<Self, Error> {
-        Self::take_stdin()
-            .inspect_err(|_| socket::end_unserved(io::stdin().as_fd(), Duration::ZERO))
+        Self::take_stdin().inspect_err(|_| socket::end_if_connected(io::stdin().as_fd()))
     }
 
     fn take_stdin() -> Result<Self, Error> {

@@ -15,9 +15,9 @@ use crate::event;
 use crate::greeting::Context;
 use crate::mode::Mode;
 use crate::settings::files;
+use crate::settings::hints;
 use crate::settings::layers::Layers;
 use crate::settings::load;
-use crate::settings::schema;
 use crate::settings::show;
 use crate::settings::{ProxyProtocol, Settings};
 use crate::socket::LocalAddr;
@@ -81,7 +81,8 @@ impl<'a> Query<'a> {
     /// The mode of the service.
     fn mode(&self) -> Mode {
         let mode = self.unit.map(|unit| unit.mode);
-        mode.or(self.layers.mode().value).unwrap_or(Mode::Accept)
+        mode.or(self.layers.merge().general.mode.value)
+            .unwrap_or(Mode::Accept)
     }
 
     fn preview(&self, name: &str) -> Result<Vec<u8>, Error> {
@@ -89,7 +90,7 @@ impl<'a> Query<'a> {
         let own_name = self.mode().socket_name();
         let name = if name.is_empty() { own_name } else { name };
         if name != own_name && !settings.greetings.names().any(|known| known == name) {
-            let near = schema::nearest(name, settings.greetings.names());
+            let near = hints::nearest(name, settings.greetings.names());
             let hint = near.map_or(String::new(), |near| format!("; did you mean '{near}'?"));
             log::warn!("no table [greeting.{name}]: this is the general greeting{hint}");
         }
@@ -154,7 +155,7 @@ impl<'a> Query<'a> {
         let paths = self.search_paths();
         let directories = paths.iter().map(|path| files::drop_in_directory(path));
         let read = self.layers.paths().map(Path::to_owned);
-        let message_files = self.layers.merge(unit.mode).message_files();
+        let message_files = self.layers.merge().message_files();
         let files: Vec<PathBuf> = directories
             .chain(paths.iter().cloned())
             .chain(read)

@@ -3,13 +3,13 @@
 //! missing, and nothing is documented that does not exist. Compares the units that are
 //! copies of each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use greeter::greeting::Placeholder;
-use greeter::settings::schema::KEYS;
+use greeter::settings::TABLES;
 
 /// The names of the settings files in etc/.
 const SETTINGS: &[&str] = &["greeter", "greeter-accepted", "greeter-inet"];
@@ -75,11 +75,46 @@ fn assert_same(what: &str, found: &BTreeSet<String>, expected: impl IntoIterator
     assert_eq!(found, &expected, "{what}");
 }
 
+/// A key of the settings.
+struct Key {
+    table: &'static str,
+    name: &'static str,
+    /// The default as `--show-config` prints it; empty if there is none, and for `message`,
+    /// whose default depends on the mode.
+    default: String,
+}
+
+/// Every key.
+fn keys() -> Vec<Key> {
+    let shown = run_greeter(&["--config", "/dev/null", "--show-config"]);
+    let mut defaults: BTreeMap<&str, &str> = shown
+        .lines()
+        .filter_map(|line| line.strip_suffix("  # default")?.split_once(" = "))
+        .collect();
+    assert_eq!(defaults.len(), shown.lines().count(), "{shown}");
+    defaults.remove("message").unwrap();
+    let mut keys = Vec::new();
+    for (table, names) in TABLES {
+        for name in names {
+            let path = format!("{table}.{name}");
+            let default = defaults.remove(path.trim_start_matches('.'));
+            let default = default.unwrap_or_default().to_owned();
+            keys.push(Key {
+                table,
+                name,
+                default,
+            });
+        }
+    }
+    assert!(defaults.is_empty(), "{defaults:?}");
+    keys
+}
+
 #[test]
 fn manual_documents_every_key_with_its_default() {
     let manual = read("man/greeter.toml.5.scd");
-    for key in KEYS {
-        let heading = match (key.table, key.default) {
+    for key in keys() {
+        let heading = match (key.table, key.default.as_str()) {
             // The keys of these tables are indented: the manual explains them above.
             ("greeting.NAME", _) => format!("*{}*", key.name),
             (_, "") => format!("\n*{}* ", key.name),
@@ -95,8 +130,8 @@ fn manual_documents_every_key_with_its_default() {
         .filter(|line| line.starts_with('*') && (line.contains("* = ") || line.contains("* (no")))
         .map(|line| format!("{line}\n"))
         .collect();
-    let expected = KEYS
-        .iter()
+    let expected = keys()
+        .into_iter()
         .filter(|key| key.table != "greeting.NAME")
         .map(|key| key.name.to_owned());
     assert_same(
@@ -111,7 +146,7 @@ fn settings_files_show_every_default() {
     for name in SETTINGS {
         let path = format!("etc/{name}.toml");
         let text = read(&path);
-        for key in KEYS.iter().filter(|key| key.table != "greeting.NAME") {
+        for key in keys().iter().filter(|key| key.table != "greeting.NAME") {
             let line = match key.name {
                 "mode" | "message" => format!("\n{} = \"", key.name),
                 "message_file" => "\n#message_file = \"".to_owned(),

@@ -179,17 +179,6 @@ fn status_is_sent_once_a_second_at_most() {
 }
 
 #[test]
-fn trace_is_taken_as_debug_with_a_warning() {
-    let (directory, server) = start("log_level = 'trace'");
-    greet(&server, 1);
-    let stderr = server.stop();
-    let path = directory.path("g.toml").display().to_string();
-    let warning = format!("greeter: {path}:1:13: log_level = \"trace\" is taken as \"debug\"");
-    assert_eq!(stderr.matches(&warning).count(), 1, "{stderr}");
-    assert!(stderr.contains("closed the connection"), "{stderr}");
-}
-
-#[test]
 fn misspelt_names_are_warned_of_once() {
     let directory = TempDir::new();
     let check = |names: &str, warning: Option<&str>| {

@@ -4,7 +4,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use greeter::greeting::{Context, Greeting, LineEnding};
+use greeter::greeting::{Context, Greeting, LineEnding, MAX_RENDERED_LENGTH, TemplateError};
 use greeter::mode::Mode;
 use greeter::socket::LocalAddr;
 use libfuzzer_sys::fuzz_target;
@@ -27,21 +27,28 @@ fuzz_target!(|bytes: &[u8]| {
             let sent = render(&greeting, *client);
             assert_line_endings(&sent, ending);
             assert_line_endings(&literal_sent, ending);
-            // A placeholder has at least 6 bytes, and its value at most 45.
-            assert!(sent.len() <= 10 * (text.len() + 2));
+            if matches!(greeting, Greeting::Template(_)) {
+                assert!(sent.len() <= MAX_RENDERED_LENGTH);
+            } else {
+                // At most, every line end becomes two bytes, and one is appended.
+                assert!(sent.len() <= 2 * (text.len() + 1));
+            }
         }
         Err(error) => {
             assert_ne!(ending, LineEnding::Raw);
-            assert!(!error.span.is_empty() && error.span.end <= text.len());
-            let invalid = &text[error.span];
-            match error.name {
-                None => assert!(invalid == b"{" || invalid == b"}"),
-                Some(name) => {
+            let invalid = error.span().map(|span| &text[span]);
+            match (error, invalid) {
+                (TemplateError::TooLong(length), None) => assert!(length > MAX_RENDERED_LENGTH),
+                (TemplateError::Unmatched(_), Some(invalid)) => {
+                    assert!(invalid == b"{" || invalid == b"}");
+                }
+                (TemplateError::Unknown(_, name), Some(invalid)) => {
                     assert_eq!(invalid[0], b'{');
                     assert_eq!(invalid[invalid.len() - 1], b'}');
                     let inner = &invalid[1..invalid.len() - 1];
                     assert_eq!(name, String::from_utf8_lossy(inner));
                 }
+                (error, invalid) => panic!("{error:?} at {invalid:?}"),
             }
         }
     }
@@ -54,20 +61,20 @@ fn render(greeting: &Greeting, client: u8) -> Vec<u8> {
         2 => LocalAddr::Ip(ipv4(client, 0)),
         _ => LocalAddr::Unnamed,
     };
-    let context = Context {
+    let context = || Context {
         peer: match client % 3 {
             0 => None,
             1 => Some(ipv4(client, 1)),
             _ => Some(ipv6(client, 65535)),
         },
-        local: &local,
+        local: local.clone(),
         hostname: BRACES.to_owned(),
         time: "2026-01-02T03:04:05Z".to_owned(),
         socket: "a socket",
         mode: Mode::Accept,
     };
-    let sent = greeting.render(&context);
-    assert_eq!(sent, greeting.render(&context));
+    let sent = greeting.render(context);
+    assert_eq!(sent, greeting.render(context));
     sent.to_vec()
 }
 

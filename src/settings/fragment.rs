@@ -1,76 +1,26 @@
-//! One settings file as written; wraps serde and toml.
-//!
-//! Every type here accepts only valid values, so that a file which parses needs no
-//! further checks of its values. What a type accepts is worded once, in its
-//! `expecting`, which serde places behind "expected" in the error.
+//! Parses one settings file, and words the errors of toml and serde in the terms of the
+//! settings; wraps toml.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::time::Duration;
-
-use log::LevelFilter;
-use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::files::SettingsFile;
-use super::network::Network;
-use super::schema;
-use super::{PeerDetail, ProxyProtocol};
+use super::formats::{Text, TextFile};
+use super::hints;
+use super::table::{Located, Table, TableName};
+use super::{Fragment, GreetingFragment, LimitsFragment, MergedGreeting, TABLES};
 use crate::error::Error;
-use crate::greeting::LineEnding;
-use crate::mode::Mode;
-use crate::time_format;
 
-/// The longest duration: a year. It keeps every sum of an `Instant` and a few
-/// durations in range.
-const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// A value with the byte range of the file that contains it.
-pub(super) type Located<T> = toml::Spanned<T>;
-
-/// The top level of a settings file. A key that is not set is `None`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Fragment {
-    pub(super) mode: Option<Located<Word<Option<Mode>>>>,
-    pub(super) message: Option<Located<MessageText>>,
-    pub(super) message_file: Option<Located<MessagePath>>,
-    pub(super) line_ending: Option<Located<Word<LineEnding>>>,
-    pub(super) proxy_protocol: Option<Located<Word<ProxyProtocol>>>,
-    pub(super) log_level: Option<Located<Word<LevelFilter>>>,
-    pub(super) log_peer: Option<Located<Word<PeerDetail>>>,
-    pub(super) log_exclude: Option<Located<NetworkList>>,
-    pub(super) limits: Table<LimitsFragment>,
-    pub(super) greeting: Table<BTreeMap<Located<String>, Table<GreetingFragment>>>,
+impl TableName for LimitsFragment {
+    const NAME: &'static str = "the table [limits]";
 }
 
-/// The table `[limits]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct LimitsFragment {
-    pub(super) connections: Option<Located<Bounded<ConnectionCount>>>,
-    pub(super) connections_per_source: Option<Located<Bounded<ConnectionsPerSource>>>,
-    pub(super) header_timeout: Option<Located<Timeout>>,
-    pub(super) write_timeout: Option<Located<Timeout>>,
-    pub(super) linger_timeout: Option<Located<Timeout>>,
-    pub(super) linger_bytes: Option<Located<Bounded<LingerBytes>>>,
-    pub(super) drain_timeout: Option<Located<Timeout>>,
-    pub(super) idle_timeout: Option<Located<IdleTimeout>>,
+impl TableName for GreetingFragment {
+    const NAME: &'static str = "a table [greeting.NAME]";
 }
 
-/// A table `[greeting.NAME]`. The keys are repeated, because serde's `flatten`
-/// loses the position of values.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct GreetingFragment {
-    pub(super) message: Option<Located<MessageText>>,
-    pub(super) message_file: Option<Located<MessagePath>>,
-    pub(super) line_ending: Option<Located<Word<LineEnding>>>,
-    pub(super) proxy_protocol: Option<Located<Word<ProxyProtocol>>>,
+impl TableName for BTreeMap<String, Table<GreetingFragment>> {
+    const NAME: &'static str = "tables [greeting.NAME]";
 }
 
 /// Parses a file. `unit` is the socket unit that the settings belong to, for hints.
@@ -78,21 +28,37 @@ pub(super) struct GreetingFragment {
 /// # Errors
 /// [`Error::Settings`] for the first invalid part, with its position.
 pub(super) fn parse(file: &SettingsFile, unit: &str) -> Result<Fragment, Error> {
-    let fragment: Fragment =
+    let mut fragment: Fragment =
         toml::from_str(&file.text).map_err(|error| explain(file, &error, unit))?;
-    let greetings = fragment.greeting.0.values();
-    let message_files = greetings
-        .map(|Table(table)| (table.message.as_ref(), table.message_file.as_ref()))
-        .chain([(fragment.message.as_ref(), fragment.message_file.as_ref())]);
-    for keys in message_files {
-        if let (Some(_), Some(message_file)) = keys {
+    for Table(greeting) in fragment.greeting.0.values_mut() {
+        replace_other(file, &mut greeting.message, &mut greeting.message_file)?;
+    }
+    replace_other(file, &mut fragment.message, &mut fragment.message_file)?;
+    Ok(fragment)
+}
+
+/// If one of `message` and `message_file` is set, sets the other one to no value, which
+/// replaces its value in a lower file.
+///
+/// # Errors
+/// Both are set.
+fn replace_other(
+    file: &SettingsFile,
+    message: &mut Option<Located<Option<Text>>>,
+    message_file: &mut Option<Located<Option<TextFile>>>,
+) -> Result<(), Error> {
+    match (&message, &message_file) {
+        (Some(_), Some(message_file)) => {
             return Err(file.error_at(
-                &message_file.span(),
+                &message_file.span,
                 "both 'message' and 'message_file' are set; remove one of the two",
             ));
         }
+        (Some(message), None) => *message_file = Some(Located::none(&message.span)),
+        (None, Some(message_file)) => *message = Some(Located::none(&message_file.span)),
+        (None, None) => {}
     }
-    Ok(fragment)
+    Ok(())
 }
 
 /// Words an error of toml and serde in the terms of the settings.
@@ -116,7 +82,8 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
             let value = shown_value(written, found);
             match key_before(&file.text, &span) {
                 Some(key)
-                    if expected == GreetingFragment::NAME && schema::is_key_of_greeting(key) =>
+                    if expected == GreetingFragment::NAME
+                        && MergedGreeting::NAMES.contains(&key) =>
                 {
                     format!(
                         "'{key}' stands in [greeting] itself; put it below [greeting.NAME], the name \
@@ -138,7 +105,7 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
                     // The name alone says nothing: it is a part of a dotted key.
                     "remove it, or see greeter.toml(5) for the valid keys".to_owned()
                 } else {
-                    schema::unknown_key_hint(key, unit)
+                    hints::unknown_key_hint(key, &TABLES, unit)
                 };
                 format!("unknown key '{key}'; {hint}")
             }
@@ -185,343 +152,6 @@ fn key_before<'a>(text: &'a str, span: &Range<usize>) -> Option<&'a str> {
     let key = before.strip_suffix('=')?.trim_end();
     let start = key.rfind(['\n', '{', ',', '.']).map_or(0, |at| at + 1);
     Some(key[start..].trim().trim_matches(['"', '\'']))
-}
-
-/// A table. Serde's derived structs also accept arrays; this does not.
-#[derive(Debug, Default)]
-pub(super) struct Table<T>(pub(super) T);
-
-/// The name of a table in messages.
-pub(super) trait TableName {
-    /// As in "expected …".
-    const NAME: &'static str;
-}
-
-impl TableName for LimitsFragment {
-    const NAME: &'static str = "the table [limits]";
-}
-
-impl TableName for GreetingFragment {
-    const NAME: &'static str = "a table [greeting.NAME]";
-}
-
-impl TableName for BTreeMap<Located<String>, Table<GreetingFragment>> {
-    const NAME: &'static str = "tables [greeting.NAME]";
-}
-
-impl<'de, T: Deserialize<'de> + TableName> Deserialize<'de> for Table<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TableVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de> + TableName> Visitor<'de> for TableVisitor<T> {
-            type Value = Table<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(T::NAME)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Table)
-            }
-        }
-
-        deserializer.deserialize_map(TableVisitor(PhantomData))
-    }
-}
-
-/// The range of an integer setting.
-pub(super) trait Bounds {
-    /// The smallest valid value.
-    const MIN: u32;
-    /// The largest valid value.
-    const MAX: u32;
-    /// What the number is, as in "expected … from 1 to 5".
-    const NOUN: &'static str = "an integer";
-    /// What the smallest value means, if it is special.
-    const MIN_NOTE: &'static str = "";
-}
-
-/// The bounds of `connections`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectionCount;
-
-impl Bounds for ConnectionCount {
-    const MIN: u32 = 1;
-    const MAX: u32 = 1_000_000;
-}
-
-/// The bounds of `connections_per_source`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectionsPerSource;
-
-impl Bounds for ConnectionsPerSource {
-    const MIN: u32 = 0;
-    const MAX: u32 = 1_000_000;
-    const MIN_NOTE: &'static str = " (off)";
-}
-
-/// The bounds of `linger_bytes`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LingerBytes;
-
-impl Bounds for LingerBytes {
-    const MIN: u32 = 0;
-    const MAX: u32 = 1 << 30;
-    const NOUN: &'static str = "a number of bytes";
-}
-
-/// An integer within the bounds of `B`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounded<B> {
-    value: u32,
-    bounds: PhantomData<B>,
-}
-
-impl<B: Bounds> Bounded<B> {
-    /// The value.
-    pub fn get(self) -> u32 {
-        self.value
-    }
-}
-
-impl<'de, B: Bounds> Deserialize<'de> for Bounded<B> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct BoundedVisitor<B>(PhantomData<B>);
-
-        impl<B: Bounds> Visitor<'_> for BoundedVisitor<B> {
-            type Value = Bounded<B>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let (noun, min, note, max) = (B::NOUN, B::MIN, B::MIN_NOTE, B::MAX);
-                write!(f, "{noun} from {min}{note} to {max}")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Self::Value, E> {
-                match u32::try_from(number) {
-                    Ok(value) if (B::MIN..=B::MAX).contains(&value) => Ok(Bounded {
-                        value,
-                        bounds: PhantomData,
-                    }),
-                    _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_i64(BoundedVisitor(PhantomData))
-    }
-}
-
-/// A type whose values are written as one of a few words.
-pub(super) trait Keyword: Copy + PartialEq + 'static {
-    /// Every word with its value, in the order of greeter.toml(5). It is the list
-    /// for parsing, for messages and for printing.
-    const WORDS: &'static [(&'static str, Self)];
-    /// Words that are accepted and not suggested.
-    const OLD_WORDS: &'static [(&'static str, Self)] = &[];
-}
-
-impl Keyword for Option<Mode> {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("auto", None),
-        (Mode::Accept.name(), Some(Mode::Accept)),
-        (Mode::Accepted.name(), Some(Mode::Accepted)),
-        (Mode::Inet.name(), Some(Mode::Inet)),
-    ];
-}
-
-impl Keyword for LineEnding {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("lf", Self::Lf), ("crlf", Self::Crlf), ("raw", Self::Raw)];
-}
-
-impl Keyword for ProxyProtocol {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("off", Self::Off), ("required", Self::Required)];
-}
-
-impl Keyword for LevelFilter {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-    ];
-    /// A level of versions before 0.2: `settings/load` takes it as "debug".
-    const OLD_WORDS: &'static [(&'static str, Self)] = &[("trace", Self::Trace)];
-}
-
-impl Keyword for PeerDetail {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("full", Self::Full),
-        ("prefix", Self::Prefix),
-        ("none", Self::None),
-    ];
-}
-
-/// A value that is written as a word.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Word<T>(pub(super) T);
-
-impl<'de, T: Keyword> Deserialize<'de> for Word<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = keyword_list::<T>();
-        deserialize_string(deserializer, &expected, |text| {
-            let mut words = T::WORDS.iter().chain(T::OLD_WORDS);
-            if let Some((_, value)) = words.find(|(word, _)| *word == text) {
-                return Ok(Self(*value));
-            }
-            let words = T::WORDS.iter().map(|(word, _)| *word);
-            Err(match schema::nearest(text, words) {
-                Some(word) => format!("{expected}; did you mean \"{word}\"?"),
-                None => expected.clone(),
-            })
-        })
-    }
-}
-
-/// `"a", "b" or "c"`.
-fn keyword_list<T: Keyword>() -> String {
-    let mut list = String::new();
-    for (index, (word, _)) in T::WORDS.iter().enumerate() {
-        if index > 0 {
-            let is_last = index + 1 == T::WORDS.len();
-            list += if is_last { " or " } else { ", " };
-        }
-        list += &format!("\"{word}\"");
-    }
-    list
-}
-
-/// A duration of at most a year.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timeout(pub(super) Duration);
-
-impl<'de> Deserialize<'de> for Timeout {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "a duration in quotes, such as \"500ms\", \"10s\" or \"2min\"";
-        deserialize_duration(deserializer, expected).map(Self)
-    }
-}
-
-/// A duration of at most a year; `None` is "never", which is written as zero.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct IdleTimeout(pub(super) Option<Duration>);
-
-impl<'de> Deserialize<'de> for IdleTimeout {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "a duration in quotes, such as \"10min\", or \"0s\" for never";
-        let duration = deserialize_duration(deserializer, expected)?;
-        Ok(Self((!duration.is_zero()).then_some(duration)))
-    }
-}
-
-fn deserialize_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    expected: &str,
-) -> Result<Duration, D::Error> {
-    deserialize_string(
-        deserializer,
-        expected,
-        |text| match time_format::parse_duration(text) {
-            Some(duration) if duration <= MAX_DURATION => Ok(duration),
-            Some(_) => Err("a duration of at most \"365d\"".to_owned()),
-            None => Err(expected.to_owned()),
-        },
-    )
-}
-
-/// The text of a greeting.
-#[derive(Debug)]
-pub(super) struct MessageText(pub(super) String);
-
-impl<'de> Deserialize<'de> for MessageText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "a string: the greeting";
-        deserialize_string(deserializer, expected, |text| Ok(Self(text.to_owned())))
-    }
-}
-
-/// The path of a file that contains a greeting, as written.
-#[derive(Debug)]
-pub(super) struct MessagePath(pub(super) PathBuf);
-
-impl<'de> Deserialize<'de> for MessagePath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "a string: the path of a file that contains the greeting";
-        deserialize_string(deserializer, expected, |text| Ok(Self(text.into())))
-    }
-}
-
-/// An array of networks.
-#[derive(Debug)]
-pub(super) struct NetworkList(pub(super) Vec<Network>);
-
-impl<'de> Deserialize<'de> for NetworkList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor;
-
-        impl<'de> Visitor<'de> for ListVisitor {
-            type Value = NetworkList;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of addresses and networks, such as [\"192.0.2.10\"]")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut networks = Vec::new();
-                while let Some(Listed(network)) = list.next_element()? {
-                    networks.push(network);
-                }
-                Ok(NetworkList(networks))
-            }
-        }
-
-        deserializer.deserialize_seq(ListVisitor)
-    }
-}
-
-/// One entry of a [`NetworkList`].
-struct Listed(Network);
-
-impl<'de> Deserialize<'de> for Listed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let expected = "an address or a network, such as \"192.0.2.10\" or \"2001:db8::/64\"";
-        deserialize_string(deserializer, expected, |text| {
-            text.parse().map(Self).map_err(|()| expected.to_owned())
-        })
-    }
-}
-
-/// Reads a string and converts it. `expected` describes the valid values, and so
-/// does the error of `convert`.
-fn deserialize_string<'de, D, T, F>(
-    deserializer: D,
-    expected: &str,
-    convert: F,
-) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    F: FnOnce(&str) -> Result<T, String>,
-{
-    struct StringVisitor<'a, F> {
-        expected: &'a str,
-        convert: F,
-    }
-
-    impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for StringVisitor<'_, F> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.expected)
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-            (self.convert)(text)
-                .map_err(|expected| E::invalid_value(Unexpected::Str(text), &expected.as_str()))
-        }
-    }
-
-    deserializer.deserialize_str(StringVisitor { expected, convert })
 }
 
 #[cfg(test)]
@@ -696,7 +326,8 @@ mod tests {
             ),
             ("limits.connections", ["2", "3"], ["'2'", "2.0"]),
             ("message", ["''", "'from 1 to 5'"], ["1", "true"]),
-            ("log_level", ["'error'", "'trace'"], ["'off'", "1"]),
+            ("log_level", ["'error'", "'debug'"], ["'off'", "1"]),
+            ("log_level", ["'warn'", "'info'"], ["'trace'", "'Debug'"]),
         ] {
             assert_eq!(
                 valid.map(|value| is_accepted(key, value)),
@@ -715,10 +346,6 @@ mod tests {
 
     #[test]
     fn keywords_are_listed_in_the_expectation() {
-        assert_eq!(
-            keyword_list::<Option<Mode>>(),
-            "\"auto\", \"accept\", \"accepted\" or \"inet\""
-        );
         check(
             "[greeting.smtp]\nline_ending = 'cr'\n",
             "g.toml:2:15: invalid value 'cr' for 'line_ending': \
@@ -739,49 +366,5 @@ mod tests {
                 "{message}"
             );
         }
-    }
-
-    /// The field names that serde's derived code passes to a deserializer.
-    fn fields_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
-        struct Fields<'a>(&'a mut Vec<&'static str>);
-
-        impl<'de> Deserializer<'de> for Fields<'_> {
-            type Error = serde::de::value::Error;
-
-            fn deserialize_struct<V: Visitor<'de>>(
-                self,
-                _name: &'static str,
-                fields: &'static [&'static str],
-                _visitor: V,
-            ) -> Result<V::Value, Self::Error> {
-                *self.0 = fields.to_vec();
-                Err(serde::de::Error::custom("only the fields are wanted"))
-            }
-
-            fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-                Err(serde::de::Error::custom("not a struct"))
-            }
-
-            serde::forward_to_deserialize_any! {
-                bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option
-                unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-            }
-        }
-
-        let mut fields = Vec::new();
-        assert!(T::deserialize(Fields(&mut fields)).is_err());
-        fields
-    }
-
-    #[test]
-    fn schema_lists_the_fields_that_serde_reads() {
-        let keys = |table| {
-            let keys = schema::KEYS.iter().filter(|key| key.table == table);
-            keys.map(|key| key.name).collect::<Vec<_>>()
-        };
-        let top = [keys(""), schema::TABLES.to_vec()].concat();
-        assert_eq!(fields_of::<Fragment>(), top);
-        assert_eq!(fields_of::<LimitsFragment>(), keys("limits"));
-        assert_eq!(fields_of::<GreetingFragment>(), keys("greeting.NAME"));
     }
 }

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use log::LevelFilter;
-
 use super::files;
-use super::layers::{Layers, Merged, MergedLimits, Message, Origin, Setting};
-use super::schema;
+use super::hints;
+use super::layers::{Layers, Merged, Message};
+use super::table::{Origin, Setting};
 use super::{Greetings, Limits, Settings, SocketSettings};
 use crate::error::Error;
 use crate::greeting::{Greeting, LineEnding, MAX_RENDERED_LENGTH, Placeholder, TemplateError};
@@ -21,7 +20,9 @@ use crate::mode::Mode;
 /// # Errors
 /// [`Error::Settings`] for the first invalid value, with its position and a fix.
 pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, Error> {
-    let requested = layers.mode();
+    let merged = layers.merge();
+    let general = &merged.general;
+    let requested = &general.mode;
     let mode = match (requested.value, socket_mode) {
         (Some(requested_mode), Some(socket_mode)) if requested_mode != socket_mode => {
             return Err(mode_mismatch(
@@ -32,26 +33,14 @@ pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, 
         }
         (requested, socket_mode) => socket_mode.or(requested).unwrap_or(Mode::Accept),
     };
-    let merged = layers.merge(mode);
     Ok(Settings {
         mode: requested.value,
-        log_level: log_level(&merged.log_level),
-        log_peer: merged.log_peer.value,
-        log_exclude: merged.log_exclude.value.to_vec(),
-        limits: Rc::new(limits(&merged.limits)),
-        greetings: greetings(&merged)?,
+        log_level: general.log_level.value,
+        log_peer: general.log_peer.value,
+        log_exclude: general.log_exclude.value.clone(),
+        limits: Rc::new(Limits::from(&merged.limits)),
+        greetings: greetings(&merged, mode)?,
     })
-}
-
-fn log_level(setting: &Setting<'_, LevelFilter>) -> LevelFilter {
-    match setting.value {
-        LevelFilter::Trace => {
-            let note = "log_level = \"trace\" is taken as \"debug\"; write \"debug\"";
-            log::warn!("{}", setting.origin.error(note));
-            LevelFilter::Debug
-        }
-        level => level,
-    }
 }
 
 fn mode_mismatch(requested: Mode, socket: Mode, origin: &Origin<'_>) -> Error {
@@ -63,41 +52,27 @@ fn mode_mismatch(requested: Mode, socket: Mode, origin: &Origin<'_>) -> Error {
     ))
 }
 
-fn limits(merged: &MergedLimits<'_>) -> Limits {
-    Limits {
-        connections: merged.connections.value,
-        connections_per_source: merged.connections_per_source.value,
-        header_timeout: merged.header_timeout.value,
-        write_timeout: merged.write_timeout.value,
-        linger_timeout: merged.linger_timeout.value,
-        linger_bytes: merged.linger_bytes.value,
-        drain_timeout: merged.drain_timeout.value,
-        idle_timeout: merged.idle_timeout.value,
-    }
-}
-
-fn greetings(merged: &Merged<'_>) -> Result<Greetings, Error> {
+fn greetings(merged: &Merged<'_>, mode: Mode) -> Result<Greetings, Error> {
     let mut cache = Cache::default();
+    let message = merged.message(mode);
+    let line_ending = merged.general.line_ending.value;
+    let proxy_protocol = merged.general.proxy_protocol.value;
     let default = SocketSettings {
-        greeting: cache.greeting(&merged.message, merged.line_ending.value)?,
-        proxy_protocol: merged.proxy_protocol.value,
+        greeting: cache.greeting(&message, line_ending)?,
+        proxy_protocol,
     };
     let mut by_name = BTreeMap::new();
     for (name, own) in &merged.greetings {
-        let greeting = if own.message.is_none() && own.line_ending.is_none() {
+        let own_message = own.message();
+        let greeting = if own_message.is_none() && own.line_ending.value.is_none() {
             default.greeting.clone()
         } else {
-            let message = own.message.as_ref().unwrap_or(&merged.message);
-            let line_ending = own.line_ending.as_ref().unwrap_or(&merged.line_ending);
-            cache.greeting(message, line_ending.value)?
+            let message = own_message.as_ref().unwrap_or(&message);
+            cache.greeting(message, own.line_ending.value.unwrap_or(line_ending))?
         };
-        let proxy_protocol = own
-            .proxy_protocol
-            .as_ref()
-            .unwrap_or(&merged.proxy_protocol);
         let own = SocketSettings {
             greeting,
-            proxy_protocol: proxy_protocol.value,
+            proxy_protocol: own.proxy_protocol.value.unwrap_or(proxy_protocol),
         };
         by_name.insert((*name).to_owned(), own);
     }
@@ -207,7 +182,7 @@ fn describe_unknown(name: &str) -> String {
     let literal = "literal braces are written '{{' and '}}'";
     let escaped = name.escape_debug();
     let known = Placeholder::ALL.map(Placeholder::name);
-    match schema::nearest(name, known.into_iter()) {
+    match hints::nearest(name, known.into_iter()) {
         Some(near) => {
             format!("unknown placeholder '{{{escaped}}}'; did you mean '{{{near}}}'? ({literal})")
         }
@@ -224,7 +199,10 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
+    use log::LevelFilter;
+
     use crate::settings::files::SettingsFile;
+    use crate::settings::show::show;
     use crate::settings::{PeerDetail, ProxyProtocol};
 
     /// The settings of files in a directory of their own; the first is the main file.
@@ -259,42 +237,42 @@ mod tests {
     #[test]
     fn no_settings_file_gives_every_default() {
         let settings = without_files(Some(Mode::Inet));
-        assert_eq!(settings.mode, None);
-        assert_eq!(settings.limits.connections, 1024);
-        assert_eq!(settings.limits.write_timeout, Duration::from_secs(10));
-        assert_eq!(settings.limits.linger_timeout, Duration::from_secs(2));
-        assert_eq!(settings.limits.linger_bytes, 65536);
-        assert_eq!(settings.limits.drain_timeout, Duration::from_secs(5));
-        assert_eq!(settings.limits.idle_timeout, None);
-        assert_eq!(settings.log_level, LevelFilter::Info);
+        let greeting = Greeting::parse(b"This socket was passed on stdin/stdout", LineEnding::Lf);
+        let socket_settings = SocketSettings {
+            greeting: greeting.unwrap(),
+            proxy_protocol: ProxyProtocol::Off,
+        };
+        let expected = Settings {
+            mode: None,
+            log_level: LevelFilter::Info,
+            log_peer: PeerDetail::Full,
+            log_exclude: Vec::new(),
+            limits: Rc::new(Limits {
+                connections: 1024,
+                connections_per_source: 0,
+                header_timeout: Duration::from_secs(3),
+                write_timeout: Duration::from_secs(10),
+                linger_timeout: Duration::from_secs(2),
+                linger_bytes: 65536,
+                drain_timeout: Duration::from_secs(5),
+                idle_timeout: None,
+            }),
+            greetings: Greetings::new(socket_settings, BTreeMap::new()),
+        };
+        assert_eq!(settings, expected);
+        assert_eq!(Limits::default(), *expected.limits);
     }
 
-    /// The schema's defaults, which the documents show, are those of the code.
+    /// The defaults that `--show-config` prints, and the documents contain, are in force.
     #[test]
-    fn defaults_are_those_of_the_schema() {
-        let lines = schema::KEYS.iter().filter(|key| !key.default.is_empty());
-        let text = lines
-            .map(|key| match key.table {
-                "" => format!("{} = {}\n", key.name, key.default),
-                table => format!("{table}.{} = {}\n", key.name, key.default),
-            })
-            .collect();
+    fn shown_defaults_are_those_in_force() {
+        let layers = Layers::parse(Vec::new(), "greeter.socket").unwrap();
         let file = SettingsFile {
             path: "defaults.toml".into(),
-            text,
+            text: show(&layers, Mode::Accept),
         };
         let layers = Layers::parse(vec![file], "greeter.socket").unwrap();
-        let settings = settings(&layers, None).unwrap();
-        assert_eq!(*settings.limits, Limits::default());
-        let code = without_files(None);
-        assert_eq!(settings.mode, code.mode);
-        assert_eq!(settings.log_level, code.log_level);
-        assert_eq!(settings.log_peer, code.log_peer);
-        assert_eq!(code.log_peer, PeerDetail::Full);
-        assert_eq!(
-            settings.greetings.for_socket("any"),
-            code.greetings.for_socket("any")
-        );
+        assert_eq!(settings(&layers, None).unwrap(), without_files(None));
     }
 
     #[test]
@@ -331,6 +309,31 @@ mod tests {
         assert_eq!(settings.limits.linger_bytes, 7);
         for (socket, ending) in [("other", LineEnding::Lf), ("x", LineEnding::Crlf)] {
             let expected = Greeting::parse(b"from a file", ending).unwrap();
+            assert_eq!(settings.greetings.for_socket(socket).greeting, expected);
+        }
+    }
+
+    #[test]
+    fn message_and_message_file_replace_each_other() {
+        let settings = load(
+            "message",
+            &[
+                (
+                    "greeter.toml",
+                    "message_file = 'f'\n[greeting.x]\nmessage = 'x'\n\
+                     [greeting.y]\nmessage_file = 'f'\n",
+                ),
+                (
+                    "greeter.toml.d/1.toml",
+                    "message = 'a'\n[greeting.x]\nmessage_file = '../f'\n\
+                     [greeting.y]\nline_ending = 'lf'\n",
+                ),
+                ("f", "from a file"),
+            ],
+        )
+        .unwrap();
+        for (socket, message) in [("other", "a"), ("x", "from a file"), ("y", "from a file")] {
+            let expected = Greeting::parse(message.as_bytes(), LineEnding::Lf).unwrap();
             assert_eq!(settings.greetings.for_socket(socket).greeting, expected);
         }
     }

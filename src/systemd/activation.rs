@@ -5,7 +5,6 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::{OwnedFd, RawFd};
-use std::time::Duration;
 
 use libsystemd::activation::receive_descriptors;
 
@@ -81,7 +80,7 @@ impl ListenError {
     pub fn end_connections(&self) {
         if let Self::Invalid { count, .. } = self {
             for fd in (LISTEN_FDS_START..).take(*count) {
-                ffi::with_fd(fd, |fd| socket::end_unserved(fd, Duration::ZERO));
+                ffi::with_fd(fd, socket::end_if_connected);
             }
         }
     }

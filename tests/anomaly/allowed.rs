@@ -179,6 +179,14 @@ pub const ALLOWED: &[Row] = &[
     },
     Row {
         scenarios: SERVING,
+        call: "fcntl",
+        target: Target::Epoll,
+        errors: &["EMFILE", "ENOMEM"],
+        outcomes: &[NO_START],
+        promise: "the loop blocks only in epoll_wait(2): no service without epoll(7)",
+    },
+    Row {
+        scenarios: SERVING,
         call: "epoll_ctl",
         target: Target::Signals,
         errors: &["ENOMEM", "ENOSPC", "EPERM"],
@@ -372,14 +380,6 @@ pub const ALLOWED: &[Row] = &[
     Row {
         scenarios: LISTENING,
         call: "sendto",
-        target: Target::Client,
-        errors: &["ECONNRESET", "EPIPE", "ETIMEDOUT"],
-        outcomes: &[ClientGone, Truncated],
-        promise: "a connection that has ended is closed and counted as gone",
-    },
-    Row {
-        scenarios: &[AcceptLarge],
-        call: "sendmsg",
         target: Target::Client,
         errors: &["ECONNRESET", "EPIPE", "ETIMEDOUT"],
         outcomes: &[ClientGone, Truncated],

@@ -389,17 +389,16 @@ fn serve_and_reload(run: &mut Run<'_>, address: &SockAddr, program: &mut Program
     run.wait_reloaded(2, program);
 }
 
-/// A text of 300 KB without an end of line, in parts around `middle`.
-fn large(middle: &str) -> String {
-    let part = "0123456789abcdef".repeat(6 * 1024);
-    format!("{part}{middle}{part}{middle}{part}")
+/// A text of 300 KB without an end of line.
+fn large() -> String {
+    "0123456789abcdef".repeat(18 * 1024)
 }
 
 fn accept_large(mut run: Run<'_>) -> Observation {
     run.use_abstract_name();
     let (listener, address) = listener(Some(SMALL_BUFFER));
-    let message = large("{peer_addr}");
-    let greeting = large("127.0.0.1") + "\n";
+    let message = large();
+    let greeting = large() + "\n";
     let settings = run.write_settings(&format!("message = \"{message}\"\n{LIMITS}"));
     let connect = || Client::connect(&address, Some(SMALL_BUFFER)).expect(greeting.as_bytes());
     let mut early = connect();
@@ -507,7 +506,7 @@ enum Instance {
 
 fn instance(mut run: Run<'_>, variant: Instance) -> Observation {
     let (text, greeting) = match variant {
-        Instance::Stopped => (large(""), large("") + "\n"),
+        Instance::Stopped => (large(), large() + "\n"),
         Instance::Invalid => (String::new(), String::new()),
         Instance::Accepted | Instance::Inet => ("first".to_owned(), "first\n".to_owned()),
     };

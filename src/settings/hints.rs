@@ -1,56 +1,4 @@
-//! The keys of the settings, and hints for unknown words; wraps strsim.
-
-/// One key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
-    /// Its table: `limits` or `greeting.NAME`; empty for the top of the file.
-    pub table: &'static str,
-    /// Its name.
-    pub name: &'static str,
-    /// Its default as TOML; empty if it has none.
-    pub default: &'static str,
-}
-
-const fn key(table: &'static str, name: &'static str, default: &'static str) -> Key {
-    Key {
-        table,
-        name,
-        default,
-    }
-}
-
-/// Every key, in the order of greeter.toml(5).
-pub const KEYS: &[Key] = &[
-    key("", "mode", "\"auto\""),
-    key("", "message", ""),
-    key("", "message_file", ""),
-    key("", "line_ending", "\"lf\""),
-    key("", "proxy_protocol", "\"off\""),
-    key("", "log_level", "\"info\""),
-    key("", "log_peer", "\"full\""),
-    key("", "log_exclude", "[]"),
-    key("limits", "connections", "1024"),
-    key("limits", "connections_per_source", "0"),
-    key("limits", "header_timeout", "\"3s\""),
-    key("limits", "write_timeout", "\"10s\""),
-    key("limits", "linger_timeout", "\"2s\""),
-    key("limits", "linger_bytes", "65536"),
-    key("limits", "drain_timeout", "\"5s\""),
-    key("limits", "idle_timeout", "\"0s\""),
-    key("greeting.NAME", "message", ""),
-    key("greeting.NAME", "message_file", ""),
-    key("greeting.NAME", "line_ending", ""),
-    key("greeting.NAME", "proxy_protocol", ""),
-];
-
-/// The tables; a hint can suggest their names, too.
-pub(super) const TABLES: [&str; 2] = ["limits", "greeting"];
-
-/// Whether a table `[greeting.NAME]` can have this key.
-pub(super) fn is_key_of_greeting(name: &str) -> bool {
-    KEYS.iter()
-        .any(|key| key.table == "greeting.NAME" && key.name == name)
-}
+//! Hints for unknown keys and misspelt words; wraps strsim.
 
 /// Common wrong keys for a listen address.
 const LISTEN_KEYS: &[&str] = &[
@@ -73,9 +21,9 @@ const LISTEN_KEYS: &[&str] = &[
     "socket_path",
 ];
 
-/// What to do about a key that is unknown at its position. `unit` is the socket
-/// unit that the settings belong to.
-pub(super) fn unknown_key_hint(name: &str, unit: &str) -> String {
+/// What to do about a key that is unknown at its position. `tables` contains the names of
+/// all keys, and `unit` is the socket unit that the settings belong to.
+pub(super) fn unknown_key_hint(name: &str, tables: &[(&str, &[&str])], unit: &str) -> String {
     let normalized = name.to_lowercase().replace('-', "_");
     if LISTEN_KEYS.contains(&normalized.as_str()) {
         return format!(
@@ -83,14 +31,17 @@ pub(super) fn unknown_key_hint(name: &str, unit: &str) -> String {
              write an empty 'ListenStream=' and then 'ListenStream=ADDRESS:PORT'"
         );
     }
-    if let Some(known) = KEYS.iter().find(|key| key.name == name) {
-        return match known.table {
+    if let Some((table, _)) = tables.iter().find(|(_, keys)| keys.contains(&name)) {
+        return match *table {
             "" => format!("'{name}' belongs to the top of the file, before any [table]"),
             table => format!("'{name}' belongs to the table [{table}]"),
         };
     }
-    let names = KEYS.iter().map(|key| key.name).chain(TABLES);
-    match nearest(name, names) {
+    let names = tables.iter().flat_map(|(table, keys)| {
+        let table = table.trim_end_matches(".NAME");
+        keys.iter().copied().chain([table])
+    });
+    match nearest(name, names.filter(|name| !name.is_empty())) {
         Some(known) => format!("did you mean '{known}'?"),
         None => "remove it, or see greeter.toml(5) for the valid keys".to_owned(),
     }
@@ -120,8 +71,10 @@ pub(super) fn is_misspelt(word: &str, other: &str) -> bool {
 mod tests {
     use super::*;
 
+    use crate::settings::TABLES;
+
     fn check(name: &str, part: &str) {
-        let hint = unknown_key_hint(name, "greeter.socket");
+        let hint = unknown_key_hint(name, &TABLES, "greeter.socket");
         assert!(hint.contains(part), "{name}: {hint}");
     }
 
