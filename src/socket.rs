@@ -17,10 +17,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use crate::error::os_message;
-use crate::sys::{
-    self,
-    ffi::{self, errno},
-};
+use crate::sys;
+use crate::sys::ffi::{self, errno};
 
 /// `MSG_DONTWAIT` of send(2) and recv(2): connected sockets need no fcntl(2) to be
 /// non-blocking. A call that does not block is not interrupted by a signal either
