@@ -21,6 +21,11 @@ const FIXED_LENGTH_2: usize = 16;
 const INET_LENGTH: usize = 12;
 const INET6_LENGTH: usize = 36;
 
+/// The bytes that are kept of an incomplete header: all of version 1, and of version 2 more
+/// than stands before its TLVs.
+const KEPT_LENGTH: usize = MAX_LENGTH_1;
+const _: () = assert!(KEPT_LENGTH >= FIXED_LENGTH_2 + INET6_LENGTH);
+
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
@@ -69,8 +74,7 @@ impl fmt::Display for HeaderError {
 /// Takes a header in parts; the result does not depend on how it was split on its way.
 #[derive(Debug, Clone, Default)]
 pub struct HeaderParser {
-    /// The first bytes, as many as a header of version 1 can have, and more than
-    /// version 2 has before its TLVs.
+    /// The first bytes, at most [`KEPT_LENGTH`].
     bytes: Vec<u8>,
     /// How many bytes have arrived.
     length: usize,
@@ -88,7 +92,7 @@ impl HeaderParser {
     /// # Errors
     /// The first byte that cannot belong to a valid header, and a missing line end.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
-        let first = &bytes[..bytes.len().min(MAX_LENGTH_1 - self.bytes.len())];
+        let first = &bytes[..bytes.len().min(KEPT_LENGTH - self.bytes.len())];
         self.length += bytes.len();
         if !self.bytes.is_empty() {
             self.bytes.extend(first);

@@ -40,15 +40,15 @@ impl SettingsFile {
 }
 
 /// The possible paths of the main file, the highest first. `config` is the argument
-/// of `--config`: with a slash in it, it is the only path. `above` is
+/// of `--config`: with a slash in it, it is the only path. `configuration_directory` is
 /// `$CONFIGURATION_DIRECTORY` (systemd.exec(5)), which names the directory of a user
 /// unit; it takes precedence over the system's.
-pub fn search_paths(config: &str, above: Option<&OsStr>) -> Vec<PathBuf> {
+pub fn search_paths(config: &str, configuration_directory: Option<&OsStr>) -> Vec<PathBuf> {
     if config.contains('/') {
         return vec![config.into()];
     }
     let file = format!("{config}.toml");
-    above
+    configuration_directory
         .unwrap_or_default()
         .as_bytes()
         .split(|byte| *byte == b':')
@@ -395,9 +395,12 @@ mod tests {
 
     #[test]
     fn configuration_directory_takes_precedence() {
-        let check = |config: &str, above: Option<&str>, expected: &[&str]| {
+        let check = |config: &str, configuration_directory: Option<&str>, expected: &[&str]| {
             let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
-            assert_eq!(search_paths(config, above.map(OsStr::new)), expected);
+            assert_eq!(
+                search_paths(config, configuration_directory.map(OsStr::new)),
+                expected
+            );
         };
         let system = [
             "/etc/greeter/smtp.toml",

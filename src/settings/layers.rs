@@ -94,13 +94,13 @@ fn select<'a>(
 }
 
 impl Layers {
-    /// Reads and parses the files that `--config` names; `above` is
+    /// Reads and parses the files that `--config` names; `configuration_directory` is
     /// `$CONFIGURATION_DIRECTORY`.
     ///
     /// # Errors
     /// [`Error::Settings`] for the first file that cannot be read or is invalid.
-    pub fn read(config: &str, above: Option<&OsStr>) -> Result<Self, Error> {
-        let paths = files::search_paths(config, above);
+    pub fn read(config: &str, configuration_directory: Option<&OsStr>) -> Result<Self, Error> {
+        let paths = files::search_paths(config, configuration_directory);
         let files = files::read(&paths)?;
         if files.is_empty() && Unit::of_config(config).is_none() {
             return Err(unknown_config(config, &paths));

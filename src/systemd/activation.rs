@@ -25,6 +25,14 @@ const MAX_NAME_LENGTH: usize = 255;
 /// The name of a socket that was passed without one, as in sd_listen_fds_with_names(3).
 const UNNAMED: &str = "unknown";
 
+/// What announces sockets. The crate does not know all of them, so it does not unset them.
+const VARIABLES: [&str; 4] = [
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
+
 /// One passed socket.
 #[derive(Debug)]
 pub struct PassedSocket {
@@ -144,18 +152,16 @@ fn receive_named(names: Vec<String>) -> Result<Vec<PassedSocket>, ListenError> {
             }
         }
     }
-    // The crate unsets the other variables, and does not know this one.
-    ffi::unset_variable("LISTEN_PIDFDID");
-    let descriptors = match receive_descriptors(true) {
-        Ok(descriptors) => descriptors,
-        // Before 0.6 the crate returned an error if no sockets were passed.
-        Err(_) if passed.is_empty() => Vec::new(),
-        Err(error) => {
-            return Err(invalid(format!(
-                "cannot receive the sockets of LISTEN_FDS: {error}"
-            )));
-        }
+    let descriptors = if passed.is_empty() {
+        Vec::new()
+    } else {
+        receive_descriptors(false).map_err(|error| {
+            invalid(format!("cannot receive the sockets of LISTEN_FDS: {error}"))
+        })?
     };
+    for variable in VARIABLES {
+        ffi::unset_variable(variable);
+    }
     let sockets = descriptors
         .into_iter()
         .zip(passed)
