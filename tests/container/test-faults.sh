@@ -128,6 +128,25 @@ for n in {1..4}; do
 done
 expect active run systemctl is-active greeter.socket
 
+check "a socket that stops listening heals: the service fails, and systemd opens the port again"
+# As if the descriptor had ceased to listen: accept(2) fails on every socket from now on.
+run systemctl restart greeter.service
+run ss --kill --listening --tcp 'sport = :4000' >/dev/null
+[[ -z $(run ss --no-header --listening --tcp 'sport = :4000') ]] || fail "the kernel does not close sockets"
+closed_at=$EPOCHREALTIME
+healed=
+for _ in {1..600}; do
+	if [[ $(greeting 127.0.0.1:4000 2>/dev/null) = "This is a test" ]]; then
+		healed=$(seconds_since "$closed_at")
+		break
+	fi
+	sleep 0.1
+done
+[[ -n $healed ]] || fail "the port is still closed after a minute"
+note "the port is open again after $healed s"
+expect_match 'cannot accept on' run journalctl --no-pager --unit=greeter.service --lines=100
+expect active run systemctl is-active greeter.socket greeter.service
+
 check "after a reboot all three modes greet without any command"
 run systemctl reboot
 # With status 133 systemd-nspawn reports a reboot, which the caller has to perform.
