@@ -521,21 +521,6 @@ pub const ALLOWED: &[Row] = &[
     },
     Row {
         scenarios: &[AcceptedStop],
-        call: "sendto",
-        target: Target::Ready,
-        errors: &[
-            "EAGAIN",
-            "ECONNREFUSED",
-            "ECONNRESET",
-            "ENOBUFS",
-            "ENOMEM",
-            "EINTR",
-        ],
-        outcomes: &[NoStatus],
-        promise: "of STATUS= only the newest is sent again, after READY=1",
-    },
-    Row {
-        scenarios: &[AcceptedStop],
         call: "connect",
         target: Target::Manager,
         errors: &[
