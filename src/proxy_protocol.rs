@@ -17,9 +17,10 @@ const MAX_LENGTH_1: usize = 107;
 /// The part of a header of version 2 that every one has: signature, version and
 /// command, family and transport, and the length of the rest.
 const FIXED_LENGTH_2: usize = 16;
-/// The addresses and ports of version 2 for TCP over IPv4 and over IPv6.
+/// The addresses of version 2 for IPv4 and IPv6, with their ports, and for Unix sockets.
 const INET_LENGTH: usize = 12;
 const INET6_LENGTH: usize = 36;
+const UNIX_LENGTH: usize = 216;
 
 /// The bytes that are kept of an incomplete header: all of version 1, and of version 2 more
 /// than stands before its TLVs.
@@ -190,13 +191,16 @@ fn parse_version_2(bytes: &[u8], length: usize) -> Result<Option<Header>, Header
         1 => false,
         _ => return Err(HeaderError::Malformed),
     };
-    // The family of LOCAL is to be ignored. The length of AF_UNIX's addresses is 216.
+    // The family of LOCAL is ignored. Families that are not supported (AF_UNIX, and
+    // datagrams of each) are treated like AF_UNSPEC.
     let (address_length, is_inet) = match (is_local, bytes[13]) {
         (true, _) | (false, 0x00) => (0, false),
         (false, 0x11) => (INET_LENGTH, true),
+        (false, 0x12) => (INET_LENGTH, false),
         (false, 0x21) => (INET6_LENGTH, true),
-        (false, 0x31) => (216, false),
-        // Datagrams, and values that nothing is assigned to.
+        (false, 0x22) => (INET6_LENGTH, false),
+        (false, 0x31 | 0x32) => (UNIX_LENGTH, false),
+        // Nothing is assigned to these values.
         (false, _) => return Err(HeaderError::Malformed),
     };
     if rest_length < address_length {
@@ -434,6 +438,10 @@ mod tests {
         check(&version_2(0x21, 0x00, b"anything"), own);
         check(&version_2(0x21, 0x31, &[0; 216]), own);
         check(&version_2(0x21, 0x31, &[0; 300]), own);
+        // Datagrams have no use here.
+        check(&version_2(0x21, 0x12, &[0; 12]), own);
+        check(&version_2(0x21, 0x22, &[0; 36]), own);
+        check(&version_2(0x21, 0x32, &[0; 216]), own);
         // LOCAL: family and addresses are ignored.
         for family in [0x00, 0x11, 0x12, 0x21, 0x31, 0xff] {
             check(&version_2(0x20, family, b""), own);
@@ -448,8 +456,11 @@ mod tests {
         check(&version_2(0x21, 0x11, &[0; 11]), malformed);
         check(&version_2(0x21, 0x21, &[0; 35]), malformed);
         check(&version_2(0x21, 0x31, &[0; 215]), malformed);
-        // Datagrams, and values that nothing is assigned to.
-        for family in [0x01, 0x02, 0x10, 0x12, 0x13, 0x20, 0x22, 0x30, 0x32, 0x41] {
+        check(&version_2(0x21, 0x12, &[0; 11]), malformed);
+        check(&version_2(0x21, 0x22, &[0; 35]), malformed);
+        check(&version_2(0x21, 0x32, &[0; 215]), malformed);
+        // Nothing is assigned to these values.
+        for family in [0x01, 0x02, 0x10, 0x13, 0x20, 0x23, 0x30, 0x33, 0x41] {
             check(&version_2(0x21, family, &[0; 216]), malformed);
         }
         for command in 2..=15 {
