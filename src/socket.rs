@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -76,10 +76,13 @@ impl fmt::Display for InvalidSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotOpen => f.write_str("is not open; start greeter from its socket unit"),
-            Self::NotASocket => f.write_str("is not a socket; start greeter from its socket unit"),
+            Self::NotASocket => f.write_str(
+                "is not a socket; replace ListenFIFO=, ListenMessageQueue= or ListenSpecial= \
+                 with ListenStream= in the socket unit",
+            ),
             Self::NotAStream { kind, setting } => write!(
                 f,
-                "is a {kind} socket; replace {setting} by ListenStream= in the socket unit"
+                "is a {kind} socket; replace {setting} with ListenStream= in the socket unit"
             ),
             Self::UnsupportedFamily => f.write_str(
                 "has an unsupported address family; \
@@ -356,8 +359,8 @@ impl ListenSocket {
 
     /// Binds an address and listens on it; the address is the socket's name. An
     /// IPv6 address serves IPv6 only, so that `0.0.0.0` and `[::]` can be used
-    /// together. A path must not exist, unless it is a
-    /// socket that a killed process has left; it is unlinked when the socket is dropped.
+    /// together. A path must not exist, unless it is a socket on which nobody listens: a
+    /// killed process has left it. It is unlinked when the socket is dropped.
     ///
     /// # Errors
     /// Those of socket(2), setsockopt(2), bind(2), listen(2) and fcntl(2).
@@ -415,13 +418,17 @@ impl AsRawFd for ListenSocket {
     }
 }
 
-/// Whether the path of a Unix socket was left behind by a process that was killed:
-/// it is a socket, and connect(2) is refused.
+/// Whether the path of a Unix socket was left behind by a process that was killed: it is a
+/// socket, not a link to one, and connect(2) is refused. connect(2) is refused for any other
+/// kind of file as well (unix(7)).
 fn is_stale(address: &SockAddr) -> bool {
+    let is_socket = address.as_pathname().is_some_and(|path| {
+        fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+    });
     let Ok(socket) = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None) else {
         return false;
     };
-    address.is_unix()
+    is_socket
         && socket
             .connect(address)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)

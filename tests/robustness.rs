@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -873,6 +875,58 @@ fn stale_socket_path_is_replaced_and_a_foreign_one_is_kept() {
         "it was another's socket"
     );
     drop(other);
+}
+
+/// connect(2) is refused for every path that is not a listening socket.
+#[test]
+fn listen_leaves_every_file_but_a_stale_socket_alone() {
+    let directory = TempDir::new();
+    let settings = directory.write("g.toml", "");
+    let path = |name: &str| directory.path(name);
+    let file = directory.write("file", "text");
+    directory.write("empty", "");
+    fs::create_dir(path("directory")).unwrap();
+    let status = Command::new("mkfifo").arg(path("fifo")).status().unwrap();
+    assert!(status.success());
+    drop(UnixListener::bind(path("stale")).unwrap());
+    symlink(&file, path("link to a file")).unwrap();
+    symlink(path("stale"), path("link to a stale socket")).unwrap();
+    symlink("/dev/null", path("link to a device")).unwrap();
+    symlink(path("nothing"), path("dangling link")).unwrap();
+    let _datagram = UnixDatagram::bind(path("datagram socket")).unwrap();
+    let list = || {
+        let entries = fs::read_dir(path(".")).unwrap().map(Result::unwrap);
+        let describe = |entry: fs::DirEntry| {
+            let metadata = entry.metadata().unwrap();
+            (entry.file_name(), metadata.ino(), metadata.len())
+        };
+        entries.map(describe).collect::<BTreeSet<_>>()
+    };
+    let before = list();
+    for name in [
+        "file",
+        "empty",
+        "directory",
+        "fifo",
+        "link to a file",
+        "link to a stale socket",
+        "link to a device",
+        "dangling link",
+        "datagram socket",
+    ] {
+        let output = Command::new(GREETER)
+            .args(["--config", &settings, "--listen"])
+            .arg(path(name))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
+        assert!(
+            stderr.ends_with("': address already in use\n"),
+            "{name}: {stderr}"
+        );
+        assert_eq!(list(), before, "{name}");
+    }
 }
 
 #[test]

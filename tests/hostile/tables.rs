@@ -60,7 +60,7 @@ pub const DESCRIPTORS: &[(Inherited, &str, Expected)] = &[
     (Pipe,                "3<&0",                         Fails(1, "is not a socket")),
     (Udp,                 "3<&0",                         Fails(1, "is a datagram socket")),
     (UnixDatagram,        "3<&0",                         Fails(1, "is a datagram socket")),
-    (Netlink,             "3<&0",                         Fails(1, "is a raw socket; replace ListenNetlink= by ListenStream= in the socket unit")),
+    (Netlink,             "3<&0",                         Fails(1, "is a raw socket; replace ListenNetlink= with ListenStream= in the socket unit")),
     (SeqPacket,           "3<&0",                         Fails(1, "is a sequential-packet socket")),
     (SeqPacketListener,   "3<&0",                         Fails(1, "is a sequential-packet socket")),
     (BoundSocket,         "3<&0 0</dev/null",             Logs("", "disconnected from 'unknown' before the greeting was sent")),
