@@ -15,9 +15,9 @@ use crate::server::{LoadSettings, Server};
 use crate::settings::Limits;
 use crate::settings::layers::Layers;
 use crate::settings::load;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::socket::{self, Socket};
-use crate::sys::{self, ffi};
+use crate::sys;
 use crate::systemd::activation::{ListenError, PassedSocket};
 use crate::systemd::journal::{self, Protocol};
 use crate::systemd::notify::Notifier;
@@ -37,9 +37,8 @@ pub fn run(cli: &Cli, passed: Result<Vec<PassedSocket>, ListenError>) -> ExitCod
             ServerSockets::bind(&cli.listen)
         };
         journal::init(match &sockets {
-            Ok(ServerSockets::Listening(_)) => Protocol::NativeInBackground,
             Ok(ServerSockets::Connection { .. }) => Protocol::Stderr,
-            Err(_) => Protocol::Native,
+            Ok(ServerSockets::Listening(_)) | Err(_) => Protocol::Native,
         });
         match sockets {
             Ok(sockets) => serve(cli, sockets, signals),
@@ -100,7 +99,7 @@ fn read_layers(cli: &Cli) -> Result<Layers, Error> {
 fn answer_query(cli: &Cli) -> Result<(), Error> {
     if let Some(pid) = cli.reload {
         // First, so that the process reports invalid settings, too.
-        ffi::send_sighup(pid)
+        signals::request_reload(pid)
             .map_err(|error| Error::io(format!("signal process '{pid}'"), error))?;
     }
     query::answer(cli)

@@ -70,9 +70,8 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// How a process logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// The journal's native protocol, written by a thread: a long-running service.
-    NativeInBackground,
-    /// The journal's native protocol: a service that is about to fail.
+    /// The journal's native protocol, written by a thread: a long-running service, even if
+    /// it fails to start.
     Native,
     /// Lines on stderr: a short-lived process. The journal may no longer be able to
     /// attribute a native message to the unit once the process has exited, while it
@@ -80,16 +79,14 @@ pub enum Protocol {
     Stderr,
 }
 
-/// Begins logging. Where the journal's socket cannot be opened, and by hand, lines go to
-/// stderr.
+/// Begins logging. Where the thread or the journal's socket cannot be had, and by hand,
+/// lines go to stderr: nothing but the thread may block.
 pub fn init(protocol: Protocol) {
-    let native = protocol != Protocol::Stderr;
-    let thread = if protocol == Protocol::NativeInBackground {
-        spawn(Output::new(native)).ok()
-    } else {
-        None
+    let thread = match protocol {
+        Protocol::Native => spawn(Output::native()).ok(),
+        Protocol::Stderr => None,
     };
-    *backend() = thread.unwrap_or_else(|| Backend::Sync(Output::new(native)));
+    *backend() = thread.unwrap_or_else(|| Backend::Sync(Output::stderr()));
     log::set_max_level(LevelFilter::Info);
     // It fails only if a logger is set already, which is then this one.
     let _ = log::set_logger(&Logger);
@@ -126,9 +123,6 @@ pub fn shutdown(failed: bool) {
         Backend::Disabled => {}
         Backend::Sync(output) => {
             output.report_dropped();
-            if failed && output.journal.is_some() {
-                thread::sleep(ATTRIBUTION_DELAY);
-            }
         }
         Backend::Thread { queue, finished } => {
             drop(queue);
@@ -187,18 +181,23 @@ impl<'kvs> VisitSource<'kvs> for Entry {
 }
 
 impl Output {
-    /// Native journal messages if they are wanted and possible, else stderr.
-    fn new(native: bool) -> Self {
-        let prefixed = connected_to_journal();
-        let journal = if native && prefixed {
-            JournalLog::empty().ok()
-        } else {
-            None
-        };
+    /// Lines on stderr.
+    fn stderr() -> Self {
         Self {
-            journal: journal.map(|journal| journal.with_syslog_identifier(IDENTIFIER.to_owned())),
-            prefixed,
+            journal: None,
+            prefixed: connected_to_journal(),
         }
+    }
+
+    /// Native journal messages, or lines on stderr if that is not the journal.
+    fn native() -> Self {
+        let output = Self::stderr();
+        if !output.prefixed {
+            return output;
+        }
+        let journal = JournalLog::empty().ok();
+        let journal = journal.map(|journal| journal.with_syslog_identifier(IDENTIFIER.to_owned()));
+        Self { journal, ..output }
     }
 
     /// Writes an entry, or counts it as dropped.

@@ -74,6 +74,23 @@ run systemctl kill --signal=CONT systemd-journald.service
 sleep 1
 stop_all_loads
 
+check "greetings continue while journald is frozen and the thread that writes to it cannot start"
+write /etc/systemd/system/greeter.service.d/50-test.conf <<<$'[Service]\nLimitNPROC=1'
+run systemctl daemon-reload
+run systemctl restart greeter.service
+threads() { run ls "/proc/$(property MainPID greeter.service)/task" | wc -l; }
+expect 1 threads
+start_all_loads
+sleep 1
+run systemctl kill --signal=STOP systemd-journald.service
+sleep "$(size 6 40)"
+run systemctl kill --signal=CONT systemd-journald.service
+sleep 1
+stop_all_loads
+rm -r "$container/root/etc/systemd/system/greeter.service.d"
+run systemctl daemon-reload
+run systemctl restart greeter.service
+
 check "greetings continue while journald is stopped and restarted"
 start_all_loads
 for _ in {1..3}; do
