@@ -4,6 +4,7 @@
 //! which wakes epoll_wait(2). If the write fails, epoll_wait(2) still returns EINTR,
 //! and the flag is read at each loop iteration.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -60,6 +61,32 @@ impl Signals {
     pub fn take_stop(&self) -> bool {
         self.stop.swap(false, Ordering::Relaxed)
     }
+}
+
+/// Makes another greeter process reload its settings: sends SIGHUP.
+///
+/// # Errors
+/// The process does not handle SIGHUP, which would end it, or those of kill(2).
+pub fn request_reload(pid: i32) -> io::Result<()> {
+    // In the sandbox of a unit, other processes may be invisible (ProtectProc=): systemd
+    // passes the right one.
+    if let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) {
+        if handles(&status, SIGHUP) == Some(false) {
+            let message = "it does not handle SIGHUP, so it is not a greeter service";
+            return Err(io::Error::other(message));
+        }
+    }
+    ffi::send_sighup(pid)
+}
+
+/// Whether a process has a handler for a signal, by `SigCgt` of its `/proc/PID/status`
+/// (proc(5)); `None` if that is not in the text.
+fn handles(status: &str, signal: i32) -> Option<bool> {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigCgt:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
 }
 
 /// A socket that becomes readable when a handled signal arrives. Without one, a signal
@@ -131,6 +158,15 @@ pub mod tests {
         assert!(signals.take_reload());
         wake.drain();
         assert!(!sys::wait_readable(wake.0.as_fd(), Duration::ZERO));
+    }
+
+    #[test]
+    fn caught_signals_are_read_from_the_mask() {
+        let status = "Name:\tx\nSigIgn:\tffffffffffffffff\nSigCgt:\t0000000000004001\n";
+        assert_eq!(handles(status, SIGHUP), Some(true));
+        assert_eq!(handles(status, SIGTERM), Some(true));
+        assert_eq!(handles(status, SIGINT), Some(false));
+        assert_eq!(handles("Name:\tx\n", SIGHUP), None);
     }
 
     #[test]

@@ -174,6 +174,19 @@ fn reload_of_a_process_that_does_not_exist_fails() {
     assert_eq!(reload("0", "/dev/null").status.code(), Some(2));
 }
 
+#[test]
+fn reload_does_not_end_a_process_that_is_not_greeter() {
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    let output = reload(&other.id().to_string(), "/dev/null");
+    let ended = other.try_wait();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(ended.unwrap().is_none(), "it was ended");
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "it does not handle SIGHUP, so it is not a greeter service\n";
+    assert!(stderr(&output).ends_with(expected), "{}", stderr(&output));
+}
+
 /// In the journal, where the errors of `ExecReload=` stand beside those of the service.
 #[test]
 fn reload_in_the_journal_reports_only_what_the_service_does_not() {
