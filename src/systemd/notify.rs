@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,20 @@ impl Notifier {
     pub fn from_environment() -> Self {
         // An empty value, or an abstract address without a name, means none.
         let address = env::var_os("NOTIFY_SOCKET").filter(|address| address.len() > 1);
+        Self::new(address.filter(|address| match address.as_bytes() {
+            [b'/' | b'@', ..] => true,
+            _ => {
+                log::warn!(
+                    MESSAGE_ID = event::NOTIFY_FAILED;
+                    "NOTIFY_SOCKET is '{}', which is not the address of a Unix socket; continuing",
+                    address.to_string_lossy()
+                );
+                false
+            }
+        }))
+    }
+
+    fn new(address: Option<OsString>) -> Self {
         Self {
             address,
             socket: None,
@@ -197,9 +212,7 @@ pub mod tests {
     fn unanswered(test: &str) -> (Notifier, SocketAddr) {
         let name = format!("greeter-notify-{}-{test}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let mut notifier = Notifier::from_environment();
-        notifier.address = Some(format!("@{name}").into());
-        (notifier, address)
+        (Notifier::new(Some(format!("@{name}").into())), address)
     }
 
     /// The service manager's end.
