@@ -90,20 +90,32 @@ fn excerpt_at(text: &[u8], span: &Range<usize>) -> (String, String) {
     let line_end = after.split(is_newline).next().unwrap_or_default();
     let marked = &line_end[..span.len().min(line_end.len())];
 
-    let line_start = String::from_utf8_lossy(line_start);
-    let line = format!("{line_start}{}", String::from_utf8_lossy(line_end));
-    let line = line.trim_end();
     let number = line_number(text, start).to_string();
-    let column = line_start.chars().count() + 1;
+    let column = String::from_utf8_lossy(line_start).chars().count() + 1;
+    let line_start = printable(line_start);
+    let line = format!("{line_start}{}", printable(line_end));
+    let line = line.trim_end();
     // A tab before the mark must be as wide below the line as it is in it.
     let indent: String = line_start
         .chars()
         .map(|c| if c == '\t' { c } else { ' ' })
         .collect();
-    let mark = "^".repeat(String::from_utf8_lossy(marked).chars().count().max(1));
+    let mark = "^".repeat(printable(marked).chars().count().max(1));
     let margin = " ".repeat(number.len());
     let excerpt = format!("{margin} |\n{number} | {line}\n{margin} | {indent}{mark}\n");
     (format!("{number}:{column}:"), excerpt)
+}
+
+/// A part of a line of a file that can be printed on a terminal: tabs are kept, other
+/// control characters are escaped.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let parts: Vec<String> = text
+        .trim_end_matches('\r')
+        .split('\t')
+        .map(escape_control)
+        .collect();
+    parts.join("\t")
 }
 
 /// The line of a byte offset, from 1.
@@ -128,6 +140,9 @@ pub(crate) fn escape_control(text: &str) -> String {
 
 /// The description of an operating system error, without Rust's "(os error N)".
 pub(crate) fn os_message(cause: &io::Error) -> String {
+    if cause.raw_os_error().is_none() {
+        return cause.to_string();
+    }
     let mut text = cause.to_string().to_lowercase();
     if let Some(end) = text.find(" (os error") {
         text.truncate(end);
@@ -171,6 +186,17 @@ mod tests {
             panic!("{error:?}");
         };
         assert_eq!(excerpt, "  |\n2 | mod = 2\n  | ^^^\n");
+    }
+
+    #[test]
+    fn control_characters_in_excerpts_are_escaped() {
+        let text = b"a\x1b[2J = \t\x07bc\r\n";
+        let (position, excerpt) = excerpt_at(text, &(9..12));
+        assert_eq!(position, "1:10:");
+        let lines: Vec<&str> = excerpt.lines().collect();
+        let indent = format!("{}\t", " ".repeat("a\\u{1b}[2J = ".len()));
+        assert_eq!(lines[1], "1 | a\\u{1b}[2J = \t\\u{7}bc");
+        assert_eq!(lines[2], format!("  | {indent}^^^^^^^"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::files::SettingsFile;
 use super::formats::quoted;
 use super::layers::{Layers, Message};
 use super::table::{Line, Origin};
+use crate::error::escape_control;
 use crate::mode::Mode;
 
 /// Every key of `layers` in the order of greeter.toml(5), one key per line, in
@@ -45,7 +46,8 @@ impl<'a> Output<'a> {
                 Origin::Default => "default".to_owned(),
                 Origin::File(file, span) => {
                     let line = self.line_number(file, span.start);
-                    format!("{}:{line}", file.path.display())
+                    // A name with a newline must not add a line that reads as a setting.
+                    escape_control(&format!("{}:{line}", file.path.display()))
                 }
             };
             self.text += &format!("{prefix}{key} = {value}  # {origin}\n");
