@@ -32,6 +32,9 @@ const MSG_MORE: i32 = 0x8000;
 /// `MSG_TRUNC` of recv(2): TCP discards the bytes without copying them (tcp(7)).
 const MSG_TRUNC: i32 = 0x20;
 
+/// The TCP state of a connection that both sides have closed, with all of it acknowledged,
+/// or that was reset.
+const CLOSED: u8 = 7;
 /// The TCP states with a sent, unacknowledged FIN: FIN-WAIT-1, LAST-ACK and CLOSING
 /// (RFC 9293, 3.3.2), as numbered in the kernel's `include/net/tcp_states.h`.
 const FIN_UNACKED: [u8; 3] = [4, 9, 11];
@@ -519,6 +522,13 @@ impl Socket {
             Some(state) => !FIN_UNACKED.contains(&state),
             None => true,
         }
+    }
+
+    /// Whether both sides have closed and the peer's kernel has acknowledged everything, or
+    /// the connection was reset: close(2) then sends nothing, even if input was not read.
+    /// Never so on a Unix socket.
+    pub fn is_closed(&self) -> bool {
+        ffi::tcp_state(self.0.as_fd()) == Some(CLOSED)
     }
 
     /// Reads what has arrived, at most the size of the buffer; returns how many bytes. 0

@@ -73,6 +73,8 @@ enum State {
         sent_at: Instant,
         /// Bytes of input discarded since then.
         discarded: usize,
+        /// Whether the peer has closed its side as well.
+        input: Input,
     },
 }
 
@@ -104,7 +106,7 @@ pub enum Progress {
 /// What is known of the input of a connection in [`State::Closing`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Input {
-    /// The peer has closed, and all that it sent was read.
+    /// The peer has closed, and all that it has sent was read.
     Ended,
     /// The peer has not closed, or there is more to read.
     Open,
@@ -213,29 +215,42 @@ impl Connection {
     pub fn lingered(&self) -> (usize, Duration) {
         match self.state {
             State::ReceivingHeader(_) | State::Sending(_) => (0, Duration::ZERO),
-            State::Closing { sent_at, discarded } => (discarded, sent_at.elapsed()),
+            State::Closing {
+                sent_at, discarded, ..
+            } => (discarded, sent_at.elapsed()),
         }
     }
 
     /// Returns when [`Connection::advance`] must be called if there is no event before.
     pub fn next_deadline(&self, now: Instant, drain: Option<Drain>) -> Instant {
         let deadline = self.deadline(drain);
-        match self.state {
-            State::Closing { sent_at, .. } if drain.is_none() => {
-                let linger_end = sent_at + self.limits.linger_timeout;
-                if now < linger_end {
-                    linger_end.min(deadline)
-                } else {
-                    deadline
-                }
-            }
+        match self.linger_end() {
+            Some(end) if drain.is_none() && now < end => end.min(deadline),
             _ => deadline,
         }
     }
 
-    /// When the state is over, whatever the client does.
+    /// The end of `linger_timeout`, once the greeting was sent.
+    fn linger_end(&self) -> Option<Instant> {
+        match self.state {
+            State::Closing { sent_at, .. } => Some(sent_at + self.limits.linger_timeout),
+            State::ReceivingHeader(_) | State::Sending(_) => None,
+        }
+    }
+
+    /// When the state is over, whatever the client does. One that has closed and does not
+    /// acknowledge the greeting has only `linger_timeout`: it costs as much as any other
+    /// connection, and is not going to read.
     fn deadline(&self, drain: Option<Drain>) -> Instant {
         match (drain, &self.state) {
+            (
+                None,
+                State::Closing {
+                    input: Input::Ended,
+                    sent_at,
+                    ..
+                },
+            ) => self.deadline.min(*sent_at + self.limits.linger_timeout),
             (None, _) => self.deadline,
             (Some(drain), State::ReceivingHeader(_)) => {
                 self.deadline.min(drain.since + DRAIN_HEADER_TIMEOUT)
@@ -282,6 +297,11 @@ impl Connection {
                 }
             }
             State::Closing { .. } => {
+                // Otherwise the kernel would keep what it has not delivered, uncounted, and
+                // for minutes. When the service stops, no more connections follow.
+                if drain.is_none() {
+                    self.socket.reset_on_close();
+                }
                 self.close_reason = CloseReason::DeliveryExpired;
                 Outcome::CutOff
             }
@@ -367,6 +387,7 @@ impl Connection {
         self.state = State::Closing {
             sent_at: now,
             discarded: 0,
+            input: Input::Open,
         };
         self.deadline += self.limits.linger_timeout;
     }
@@ -377,6 +398,10 @@ impl Connection {
         now: Instant,
         drain: Option<Drain>,
     ) -> Progress {
+        // Almost always, and then the input need not be read.
+        if self.socket.is_closed() {
+            return self.finish(CloseReason::PeerClosed);
+        }
         for _ in 0..MAX_READS {
             let input = match self.socket.discard(buffer) {
                 Ok(0) => Input::Ended,
@@ -396,6 +421,9 @@ impl Connection {
                 // A reset is the end of input as well.
                 Err(_) => Input::Ended,
             };
+            if let State::Closing { input: known, .. } = &mut self.state {
+                *known = input;
+            }
             return match self.may_close(input, now, drain) {
                 Some(reason) => self.finish(reason),
                 None => Progress::Pending,
@@ -417,24 +445,21 @@ impl Connection {
             if discarded >= self.limits.linger_bytes as usize)
     }
 
-    /// The one rule that decides when a connection may be closed. If the peer has
-    /// closed and all of its input was read, close(2) sends no reset, and the kernel
-    /// goes on delivering the greeting. Before that, closing is greeter's decision
-    /// (`linger_bytes`, `linger_timeout`, or the service stops), and the greeting
-    /// must have been delivered: after close(2) the kernel would answer the peer's next
-    /// packet with a reset, and not send a lost one again. Returns why the connection may
-    /// be closed, or `None`.
+    /// The one rule that decides when a connection may be closed. The greeting must have
+    /// been delivered: otherwise the kernel would answer the peer's next packet with a
+    /// reset and not send a lost one again, or, if the peer has closed, keep the
+    /// connection for minutes after nobody counts it any more. And the peer has closed, or
+    /// closing is greeter's decision (`linger_bytes`, `linger_timeout`, or the service
+    /// stops). Returns why the connection may be closed, or `None`.
     fn may_close(&self, input: Input, now: Instant, drain: Option<Drain>) -> Option<CloseReason> {
-        let State::Closing { sent_at, .. } = self.state else {
-            return None;
-        };
+        let linger_end = self.linger_end()?;
         let decision = if input == Input::Ended {
-            return Some(CloseReason::PeerClosed);
+            CloseReason::PeerClosed
         } else if drain.is_some() {
             CloseReason::Stopping
         } else if self.is_over_budget() {
             CloseReason::LingerBytes
-        } else if now >= sent_at + self.limits.linger_timeout {
+        } else if now >= linger_end {
             CloseReason::LingerTimeout
         } else {
             return None;
@@ -823,6 +848,59 @@ pub(super) mod tests {
         let progress = connection.advance(&mut buffer, hard_deadline, None);
         assert_eq!(progress, Progress::Finished(Outcome::CutOff));
         assert_eq!(connection.close_reason(), CloseReason::DeliveryExpired);
+    }
+
+    /// Its window is full, so it cannot acknowledge the greeting. close(2) would leave that
+    /// to the kernel, which tries for minutes.
+    #[test]
+    fn client_that_closes_and_does_not_acknowledge_has_linger_timeout() {
+        let (mut connection, mut client) = connection_with_small_window();
+        let mut buffer = DiscardBuffer::default();
+        let sent_at = connection.accepted_at;
+        let progress = connection.advance(&mut buffer, sent_at, None);
+        assert_eq!(progress, Progress::GreetingSent);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(
+            connection.advance(&mut buffer, sent_at, None),
+            Progress::Pending
+        );
+        let linger_end = sent_at + limits().linger_timeout;
+        assert_eq!(connection.next_deadline(sent_at, None), linger_end);
+        let early = linger_end - Duration::from_millis(1);
+        assert_eq!(
+            connection.advance(&mut buffer, early, None),
+            Progress::Pending
+        );
+        let progress = connection.advance(&mut buffer, linger_end, None);
+        assert_eq!(progress, Progress::Finished(Outcome::CutOff));
+        assert_eq!(connection.close_reason(), CloseReason::DeliveryExpired);
+        drop(connection);
+        let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn client_that_closes_and_acknowledges_later_has_its_greeting() {
+        let (mut connection, mut client) = connection_with_small_window();
+        let mut buffer = DiscardBuffer::default();
+        let now = connection.accepted_at;
+        let progress = connection.advance(&mut buffer, now, None);
+        assert_eq!(progress, Progress::GreetingSent);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(
+            connection.advance(&mut buffer, now, None),
+            Progress::Pending
+        );
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), 100_000);
+        // The last acknowledgement may take the kernel a moment.
+        let closed = (0..5000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            connection.advance(&mut buffer, now, None) == Progress::Finished(Outcome::Sent)
+        });
+        assert!(closed);
+        assert_eq!(connection.close_reason(), CloseReason::PeerClosed);
     }
 
     #[test]
