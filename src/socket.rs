@@ -415,6 +415,12 @@ impl ListenSocket {
     }
 }
 
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl AsRawFd for ListenSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()

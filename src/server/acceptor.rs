@@ -22,6 +22,9 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Descriptors that connections cannot use: the process has about fifteen open
 /// beside its sockets, and needs some more to notify systemd and to reload.
 const RESERVED_FDS: usize = 32;
+/// How long clients may wait in the backlogs while no connection is accepted, before open
+/// connections that make no progress are closed.
+const MAX_STALL: Duration = Duration::from_millis(500);
 /// How often a shortage is logged, at most.
 const SHORTAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -39,6 +42,8 @@ pub struct Acceptor {
     /// Set after a shortage of descriptors or memory.
     paused_until: Option<Instant>,
     shortage_warnings: Every,
+    /// Since when clients wait and nothing is accepted.
+    stalled_since: Option<Instant>,
 }
 
 /// A connection that was accepted.
@@ -59,6 +64,7 @@ impl Acceptor {
             fd_capacity: usize::MAX,
             paused_until: None,
             shortage_warnings: Every::new(SHORTAGE_LOG_INTERVAL),
+            stalled_since: None,
         }
     }
 
@@ -122,8 +128,24 @@ impl Acceptor {
         if self.has_room(open) {
             self.listeners.iter().filter_map(Listener::pause_end).min()
         } else {
-            self.paused_until
+            let stall_end = self.stalled_since.map(|since| since + MAX_STALL);
+            [self.paused_until, stall_end].into_iter().flatten().min()
         }
+    }
+
+    /// Whether clients have waited too long for one of the `open` connections to end.
+    pub fn is_stalled(&mut self, open: usize, now: Instant) -> bool {
+        if self.has_room(open) || !self.has_pending(now) {
+            self.stalled_since = None;
+            return false;
+        }
+        let since = *self.stalled_since.get_or_insert(now);
+        if now < since + MAX_STALL {
+            return false;
+        }
+        self.stalled_since = None;
+        // A backlog that may be non-empty need not be.
+        self.listeners.iter().any(Listener::has_connection)
     }
 
     /// Ends the pause after a shortage if its time is over, or if a connection was closed.
@@ -147,6 +169,7 @@ impl Acceptor {
             }
             match listener.accept(now) {
                 AcceptResult::Connection(socket, peer) => {
+                    self.stalled_since = None;
                     return Some(AcceptedSocket {
                         socket,
                         peer,
@@ -285,6 +308,29 @@ mod tests {
         acceptor.resume(false, now + SHORTAGE_PAUSE);
         assert!(acceptor.has_room(0));
         assert_eq!(acceptor.next_attempt(0), None);
+    }
+
+    #[test]
+    fn clients_that_wait_too_long_are_a_stall() {
+        let now = Instant::now();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut acceptor = acceptor(vec![listener(&socket)]);
+        let later = now + MAX_STALL;
+        // Nobody waits.
+        assert!(!acceptor.is_stalled(1024, now));
+        assert_eq!(acceptor.next_attempt(1024), Some(later));
+        assert!(!acceptor.is_stalled(1024, later));
+        let _client = connect(&socket);
+        assert!(!acceptor.is_stalled(1024, now));
+        assert!(!acceptor.is_stalled(1024, later - Duration::from_millis(1)));
+        assert!(acceptor.is_stalled(1024, later));
+        // It begins again.
+        assert!(!acceptor.is_stalled(1024, later));
+        assert!(!acceptor.is_stalled(1023, later + MAX_STALL));
+        assert!(acceptor.accept(1023, now).is_some());
+        assert!(acceptor.accept(1023, now).is_none());
+        assert!(!acceptor.is_stalled(1024, now));
+        assert_eq!(acceptor.next_attempt(1024), None);
     }
 
     #[test]

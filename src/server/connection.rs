@@ -66,13 +66,17 @@ enum State {
     /// connection.
     ReceivingHeader(Box<HeaderReception>),
     /// The kernel has not accepted all of the greeting yet.
-    Sending(Rc<[u8]>),
+    Sending {
+        greeting: Rc<[u8]>,
+        /// When it accepted the last part.
+        progress_at: Instant,
+    },
     /// Input is discarded until the peer closes.
     Closing {
         /// When the kernel accepted the last byte.
         sent_at: Instant,
         /// Bytes of input discarded since then.
-        discarded: usize,
+        discarded: u32,
         /// Whether the peer has closed its side as well.
         input: Input,
     },
@@ -126,7 +130,12 @@ impl Connection {
             ProxyProtocol::Off => {
                 let local_addr = || endpoint.local_addr_of(&socket);
                 let greeting = endpoint.render(&settings.greeting, peer, local_addr);
-                (State::Sending(greeting), limits.write_timeout)
+                let progress_at = now;
+                let state = State::Sending {
+                    greeting,
+                    progress_at,
+                };
+                (state, limits.write_timeout)
             }
             ProxyProtocol::Required => {
                 let reception = HeaderReception {
@@ -199,7 +208,7 @@ impl Connection {
     /// From accept(2) until the kernel accepted the last byte, or until now.
     pub fn duration(&self) -> Duration {
         let end = match self.state {
-            State::ReceivingHeader(_) | State::Sending(_) => Instant::now(),
+            State::ReceivingHeader(_) | State::Sending { .. } => Instant::now(),
             State::Closing { sent_at, .. } => sent_at,
         };
         end.duration_since(self.accepted_at)
@@ -212,9 +221,9 @@ impl Connection {
 
     /// Bytes of input that were discarded, and the time since the kernel accepted the
     /// last byte of the greeting; zero if it has not.
-    pub fn lingered(&self) -> (usize, Duration) {
+    pub fn lingered(&self) -> (u32, Duration) {
         match self.state {
-            State::ReceivingHeader(_) | State::Sending(_) => (0, Duration::ZERO),
+            State::ReceivingHeader(_) | State::Sending { .. } => (0, Duration::ZERO),
             State::Closing {
                 sent_at, discarded, ..
             } => (discarded, sent_at.elapsed()),
@@ -234,7 +243,7 @@ impl Connection {
     fn linger_end(&self) -> Option<Instant> {
         match self.state {
             State::Closing { sent_at, .. } => Some(sent_at + self.limits.linger_timeout),
-            State::ReceivingHeader(_) | State::Sending(_) => None,
+            State::ReceivingHeader(_) | State::Sending { .. } => None,
         }
     }
 
@@ -270,7 +279,7 @@ impl Connection {
     ) -> Progress {
         let progress = match &self.state {
             State::ReceivingHeader(_) => self.receive_header(now),
-            State::Sending(_) => self.send(now),
+            State::Sending { .. } => self.send(now),
             State::Closing { .. } => self.discard(buffer, now, drain),
         };
         match progress {
@@ -288,7 +297,7 @@ impl Connection {
                 self.end_unserved(CloseReason::InvalidHeader(HeaderError::Late));
                 Outcome::InvalidHeader
             }
-            State::Sending(_) => {
+            State::Sending { .. } => {
                 self.socket.reset_on_close();
                 self.close_reason = CloseReason::SendExpired;
                 match drain {
@@ -354,17 +363,27 @@ impl Connection {
         }
         self.header = Some(Box::new(header));
         let local_addr = || self.local_addr();
-        self.state = State::Sending(self.endpoint.render(greeting, self.peer, local_addr));
+        self.state = State::Sending {
+            greeting: self.endpoint.render(greeting, self.peer, local_addr),
+            progress_at: now,
+        };
         self.deadline = now + self.limits.write_timeout;
     }
 
     fn send(&mut self, now: Instant) -> Progress {
-        let State::Sending(greeting) = &self.state else {
+        let State::Sending {
+            greeting,
+            progress_at,
+        } = &mut self.state
+        else {
             return Progress::GreetingSent;
         };
         while self.sent < greeting.len() {
             match self.socket.send(&greeting[self.sent..]) {
-                Ok(accepted) => self.sent += accepted,
+                Ok(accepted) => {
+                    self.sent += accepted;
+                    *progress_at = now;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Progress::Pending;
                 }
@@ -407,7 +426,8 @@ impl Connection {
                 Ok(0) => Input::Ended,
                 Ok(count) => {
                     if let State::Closing { discarded, .. } = &mut self.state {
-                        *discarded += count;
+                        let count = u32::try_from(count).unwrap_or(u32::MAX);
+                        *discarded = discarded.saturating_add(count);
                     }
                     if self.is_over_budget() {
                         if let Some(reason) = self.may_close(Input::Open, now, drain) {
@@ -442,7 +462,7 @@ impl Connection {
 
     fn is_over_budget(&self) -> bool {
         matches!(self.state, State::Closing { discarded, .. }
-            if discarded >= self.limits.linger_bytes as usize)
+            if discarded >= self.limits.linger_bytes)
     }
 
     /// The one rule that decides when a connection may be closed. The greeting must have
@@ -467,6 +487,23 @@ impl Connection {
         self.socket.is_delivered().then_some(decision)
     }
 
+    /// Whether the client has taken nothing for `linger_timeout` and owes an
+    /// acknowledgement: if other clients wait, it need not have the rest of its time.
+    pub fn is_stalled(&self, now: Instant) -> bool {
+        match self.state {
+            State::ReceivingHeader(_) => false,
+            State::Sending { progress_at, .. } => now >= progress_at + self.limits.linger_timeout,
+            State::Closing { .. } => self.linger_end().is_some_and(|end| now >= end),
+        }
+    }
+
+    /// Ends a stalled connection with a reset, as other clients wait for its place.
+    pub fn cut_off(&mut self) -> Outcome {
+        self.close_reason = CloseReason::PlaceNeeded;
+        self.socket.reset_on_close();
+        Outcome::CutOff
+    }
+
     /// Ends a connection that is refused.
     pub fn refuse(&mut self) {
         self.end_unserved(CloseReason::Refused);
@@ -483,7 +520,7 @@ impl Connection {
         self.close_reason = CloseReason::ServiceFailed;
         match self.state {
             State::ReceivingHeader(_) => Outcome::CutOff,
-            State::Sending(_) => {
+            State::Sending { .. } => {
                 self.socket.reset_on_close();
                 Outcome::CutOff
             }

@@ -171,6 +171,17 @@ impl Connections {
         }
     }
 
+    /// Closes the connections that make no progress, because other clients wait.
+    pub fn close_stalled(&mut self, now: Instant) {
+        let slots = self.slots.iter();
+        let stalled = slots.filter(|(_, slot)| slot.connection.is_stalled(now));
+        let keys: Vec<usize> = stalled.map(|(key, _)| key).collect();
+        for key in keys {
+            let outcome = self.slots[key].connection.cut_off();
+            self.close(key, outcome);
+        }
+    }
+
     /// The service stops: closes the connections whose greeting was delivered; the
     /// rest, and those that are added from now on, are closed when theirs is, at
     /// `deadline` at the latest.
@@ -526,6 +537,28 @@ mod tests {
         assert!(fixture.connections.is_empty());
         assert_eq!(fixture.connections.stats().totals().cut_off, 1);
         drop(delivered);
+    }
+
+    #[test]
+    fn connections_without_progress_make_room() {
+        let now = Instant::now();
+        let mut fixture = Fixture::new(now);
+        let _lingering = fixture.add(b"hello\n", now);
+        let (undelivered, _client) = connection_with_small_window();
+        fixture.connections.add(undelivered, now);
+        let _unsent = fixture.add(&vec![b'x'; 4 << 20], now);
+        let (waiting, _client) = connection_with_header();
+        fixture.connections.add(waiting, now);
+        fixture.connections.sweep_greeted(true, now);
+        let late = now + limits().linger_timeout;
+        fixture.connections.close_stalled(late - MILLISECOND);
+        assert_eq!(fixture.connections.len(), 4);
+        fixture.connections.handle_deadlines(late);
+        assert_eq!(fixture.connections.stats().totals().sent, 1);
+        fixture.connections.close_stalled(late);
+        // The client whose header has not arrived has its own time.
+        assert_eq!(fixture.connections.len(), 1);
+        assert_eq!(fixture.connections.stats().totals().cut_off, 2);
     }
 
     #[test]

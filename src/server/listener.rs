@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::event;
 use crate::mode::Mode;
 use crate::settings::{Limits, Settings, SocketSettings};
 use crate::socket::{ListenSocket, Socket};
+use crate::sys;
 use crate::sys::ffi::errno::{
     ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH,
     ENFILE, ENOBUFS, ENOMEM, ENONET, ENOPROTOOPT, ENOSPC, EPERM, EPROTO, ETIMEDOUT,
@@ -126,6 +128,11 @@ impl Listener {
         let action = format!("accept on '{}'", self.endpoint.local_addr);
         let error = io::Error::from_raw_os_error(pause.errno);
         Some(Error::io(action, error))
+    }
+
+    /// Whether there is a connection in the backlog, as poll(2) says.
+    pub fn has_connection(&self) -> bool {
+        sys::wait_readable(self.socket.as_fd(), Duration::ZERO)
     }
 
     /// Called when epoll(7) has reported the socket.

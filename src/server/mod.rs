@@ -238,6 +238,9 @@ impl<'a> Server<'a> {
         }
         self.handle_signals(now);
         self.connections.handle_deadlines(now);
+        if self.is_serving() && self.acceptor.is_stalled(self.connections.len(), now) {
+            self.connections.close_stalled(now);
+        }
         let some_closed = self.connections.len() < open_before;
         self.acceptor.resume(some_closed, now);
         self.accept_pending(now);

@@ -46,6 +46,8 @@ pub enum CloseReason {
     SendExpired,
     /// Its time has expired before the greeting was delivered.
     DeliveryExpired,
+    /// It made no progress, and other clients waited for its place.
+    PlaceNeeded,
     /// `connections_per_source`.
     Refused,
     /// The service has failed.
@@ -67,6 +69,7 @@ impl fmt::Display for CloseReason {
             Self::Stopping => "the service stops",
             Self::SendExpired => "the greeting was not sent in time",
             Self::DeliveryExpired => "the greeting was not delivered in time",
+            Self::PlaceNeeded => "it made no progress, and other clients waited",
             Self::Refused => "connections_per_source was reached",
             Self::ServiceFailed => "the service has failed",
         })
