@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +35,11 @@ pub struct Plan {
     pub request: Vec<u8>,
     /// Connect, then neither read nor close.
     pub hold: bool,
+    /// With `hold`: close each client after this time, without having read.
+    pub abandon: Option<Duration>,
+    /// The addresses that clients connect from, used in turn; if there are none, the
+    /// kernel selects one.
+    pub sources: Vec<IpAddr>,
     /// The greeting; `None` accepts any that is not empty.
     pub expected: Option<Vec<u8>>,
     /// Maximum number of new clients per second.
@@ -85,6 +91,7 @@ pub fn run(plan: &Plan, stop: &AtomicBool, on_held: impl FnOnce(u64)) -> io::Res
             next_expiry_check = Instant::now() + EXPIRY_INTERVAL;
         }
         load.retry_due(&poll)?;
+        load.close_abandoned();
     }
     let end = load.last_outcome_at.unwrap_or_else(Instant::now);
     load.report.finish(end - load.started_at);
@@ -111,7 +118,8 @@ struct Load<'a> {
     last_outcome_at: Option<Instant>,
     clients: Slab<Client>,
     retries: VecDeque<Retry>,
-    held: Vec<Client>,
+    /// The oldest first, with the time at which each was connected.
+    held: VecDeque<(Instant, Client)>,
     /// The number of source addresses that have no free port left.
     exhausted_sources: u16,
     buffer: Vec<u8>,
@@ -134,7 +142,7 @@ impl<'a> Load<'a> {
             last_outcome_at: None,
             clients: Slab::new(),
             retries: VecDeque::new(),
-            held: Vec::new(),
+            held: VecDeque::new(),
             exhausted_sources: 0,
             buffer: vec![0; 64 * 1024],
             report: Report::default(),
@@ -197,9 +205,11 @@ impl<'a> Load<'a> {
 
     fn connect(&mut self, poll: &Poll, target: usize, started_at: Instant) -> io::Result<()> {
         let address = &self.plan.targets[target];
-        let source = match self.exhausted_sources {
-            0 => None,
-            index => address.spare_source(index),
+        let turn = usize::try_from(self.report.started).unwrap_or(0);
+        let source = match (self.plan.sources.as_slice(), self.exhausted_sources) {
+            ([], 0) => None,
+            ([], index) => address.spare_source(index),
+            (sources, _) => Some(sources[turn % sources.len()]),
         };
         match address.connect(source) {
             Ok(socket) => {
@@ -265,7 +275,7 @@ impl<'a> Load<'a> {
         poll.registry().deregister(&mut SourceFd(&fd))?;
         self.report.connected += 1;
         self.report.held += 1;
-        self.held.push(client);
+        self.held.push_back((Instant::now(), client));
         Ok(())
     }
 
@@ -314,6 +324,19 @@ impl<'a> Load<'a> {
             }
         }
         Ok(())
+    }
+
+    fn close_abandoned(&mut self) {
+        let Some(time) = self.plan.abandon else {
+            return;
+        };
+        while self
+            .held
+            .front()
+            .is_some_and(|(since, _)| since.elapsed() >= time)
+        {
+            self.held.pop_front();
+        }
     }
 
     fn close_expired(&mut self) {

@@ -1,6 +1,7 @@
 //! `greeter-load`: generates load with many clients, each of which reads until EOF
 //! and compares every byte.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,6 +36,15 @@ struct Arguments {
     /// Connect, then neither read nor close until SIGTERM or the end of --for
     #[arg(long)]
     hold: bool,
+    /// Connect, and close after this time without having read
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_or_zero)]
+    abandon: Option<Duration>,
+    /// Connect from IP; several are used in turn
+    #[arg(long, value_name = "IP")]
+    source: Vec<IpAddr>,
+    /// Send this text first; escapes as in --expect
+    #[arg(long, value_name = "TEXT", value_parser = unescape, conflicts_with = "talk")]
+    send: Option<Text>,
     /// The expected greeting; escapes are \n \r \t \0 \\ and \xHH, nothing is added
     #[arg(long, value_name = "TEXT", value_parser = unescape)]
     expect: Option<Text>,
@@ -105,18 +115,23 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         (None, None) => None,
     };
     let is_unlimited = arguments.duration.is_some() && !arguments.hold;
+    let talk = b"GET / HTTP/1.0\r\n\r\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(arguments.talk);
     let default_clients = if is_unlimited { None } else { Some(1) };
     Ok(Plan {
         targets: arguments.targets.clone(),
         clients: arguments.clients.or(default_clients),
         concurrency: arguments.at_once.max(1),
-        request: b"GET / HTTP/1.0\r\n\r\n"
-            .iter()
-            .copied()
-            .cycle()
-            .take(arguments.talk)
-            .collect(),
-        hold: arguments.hold,
+        request: match &arguments.send {
+            Some(Text(text)) => text.clone(),
+            None => talk.collect(),
+        },
+        hold: arguments.hold || arguments.abandon.is_some(),
+        abandon: arguments.abandon,
+        sources: arguments.source.clone(),
         expected,
         rate: arguments.rate,
         duration: arguments.duration,
@@ -140,6 +155,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
         _ => Err("expected a positive number".to_owned()),
+    }
+}
+
+fn seconds_or_zero(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        _ => seconds(text),
     }
 }
 

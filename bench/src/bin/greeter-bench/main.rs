@@ -128,6 +128,8 @@ fn base_plan(port: u16) -> Result<Plan, String> {
         concurrency: 64,
         request: Vec::new(),
         hold: false,
+        abandon: None,
+        sources: Vec::new(),
         expected: Some(GREETING.as_bytes().to_vec()),
         rate: None,
         duration: None,
