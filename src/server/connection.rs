@@ -279,7 +279,7 @@ impl Connection {
     ) -> Progress {
         let progress = match &self.state {
             State::ReceivingHeader(_) => self.receive_header(now),
-            State::Sending { .. } => self.send(now),
+            State::Sending { .. } => self.send(buffer, now),
             State::Closing { .. } => self.discard(buffer, now, drain),
         };
         match progress {
@@ -370,7 +370,7 @@ impl Connection {
         self.deadline = now + self.limits.write_timeout;
     }
 
-    fn send(&mut self, now: Instant) -> Progress {
+    fn send(&mut self, buffer: &mut DiscardBuffer, now: Instant) -> Progress {
         let State::Sending {
             greeting,
             progress_at,
@@ -385,7 +385,7 @@ impl Connection {
                     *progress_at = now;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Progress::Pending;
+                    return self.discard_meanwhile(buffer);
                 }
                 // epoll(7) is edge-triggered and reports no end of such a shortage.
                 Err(error) if is_kernel_shortage(&error) => return Progress::RetryLater,
@@ -398,6 +398,17 @@ impl Connection {
         }
         self.begin_close(now);
         Progress::GreetingSent
+    }
+
+    /// Discards input while the greeting cannot be sent, so that the kernel need not keep it.
+    fn discard_meanwhile(&self, buffer: &mut DiscardBuffer) -> Progress {
+        for _ in 0..MAX_READS {
+            // If the connection is gone, the next send(2) reports it.
+            if !self.socket.discard(buffer).is_ok_and(|count| count > 0) {
+                return Progress::Pending;
+            }
+        }
+        Progress::RetryLater
     }
 
     /// Shuts the sending side down; the peer's close is waited for from now on.
@@ -815,6 +826,21 @@ pub(super) mod tests {
             std::thread::yield_now();
         }
         assert_eq!(reader.join().unwrap().unwrap(), greeting);
+    }
+
+    #[test]
+    fn input_is_discarded_while_the_greeting_is_sent() {
+        let (mut connection, mut client) = unix_connection(&vec![b'x'; 4 << 20]);
+        assert_eq!(advance(&mut connection), Progress::Pending);
+        client.set_nonblocking(true).unwrap();
+        for _ in 0..10 {
+            let mut sent = 0;
+            while let Ok(count) = client.write(&[b'y'; 4096]) {
+                sent += count;
+            }
+            assert!(sent > 0);
+            assert_eq!(advance(&mut connection), Progress::Pending);
+        }
     }
 
     #[test]
