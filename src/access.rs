@@ -13,11 +13,23 @@ use crate::error::Error;
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_SEARCH: u32 = 0o001;
 
-/// Each obstacle between the service and `files`, an error with a remedy. They need not
+/// Each obstacle between a service and `files`, an error with a remedy. They need not
 /// exist; a directory among them is one that must be listed. No account exists while no
-/// service runs, so everything must be readable by all. `hides` tells what the sandbox
-/// hides, and why.
-pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> Vec<Error> {
+/// service runs, so everything must be readable by all. The service sees only the
+/// directories `visible`; `hidden` is the message about a file outside of them.
+pub fn obstacles(visible: &[&str], hidden: &str, files: &[PathBuf]) -> Vec<Error> {
+    let is_visible = |path: &Path| visible.iter().any(|directory| path.starts_with(directory));
+    // If a directory is a link, systemd shows the target in its place.
+    let targets = visible
+        .iter()
+        .filter_map(|directory| fs::canonicalize(directory).ok());
+    let targets: Vec<PathBuf> = targets.collect();
+    let is_shown = |target: &Path| {
+        is_visible(target)
+            || targets
+                .iter()
+                .any(|directory| target.starts_with(directory))
+    };
     let mut obstacles = Vec::new();
     // A directory that many files are in is reported once.
     let mut directories = BTreeSet::new();
@@ -27,12 +39,13 @@ pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> 
         let Ok(target) = fs::canonicalize(file) else {
             continue;
         };
+        // The sandbox has it: a link to it masks a file.
+        if target == Path::new("/dev/null") {
+            continue;
+        }
         directories.extend(target.ancestors().skip(1).map(Path::to_owned));
-        let hidden_path = [file.as_path(), target.as_path()]
-            .into_iter()
-            .find_map(&hides);
-        if let Some(reason) = hidden_path {
-            obstacles.push(Error::settings(file, None, &reason));
+        if !is_visible(file) || !is_shown(&target) {
+            obstacles.push(Error::settings(file, None, hidden));
         } else if let Some((mode, is_directory)) = mode(&target) {
             let needed = if is_directory {
                 OTHERS_READ | OTHERS_SEARCH
@@ -50,7 +63,7 @@ pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> 
             continue;
         }
         if let Some((mode, true)) = mode(&directory) {
-            if mode & OTHERS_SEARCH == 0 && hides(&directory.join("file")).is_none() {
+            if mode & OTHERS_SEARCH == 0 && is_shown(&directory) {
                 obstacles.push(closed(&directory, mode, "o+x"));
             }
         }
@@ -77,26 +90,36 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    /// Creates files and directories (a slash at the end) with their modes, and checks
-    /// what is in the way of reading `files`.
-    fn check(test: &str, tree: &[(&str, u32)], files: &[&str], expected: &[&str]) {
+    /// An empty directory with mode 0755, which the caller removes.
+    fn temporary_directory(test: &str) -> PathBuf {
         let name = format!("greeter-access-{}-{test}", std::process::id());
         let root = std::env::temp_dir().join(name);
         fs::create_dir_all(&root).unwrap();
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
-        for (path, mode) in tree {
+        root
+    }
+
+    /// Creates files and directories (a slash at the end) with their modes, and checks
+    /// what is in the way of reading `files`. The service sees the directories d and
+    /// linked-d, which is a link.
+    fn check(test: &str, tree: &[(&str, u32)], files: &[&str], expected: &[&str]) {
+        let root = temporary_directory(test);
+        symlink(root.join("shown"), root.join("linked-d")).unwrap();
+        for (path, mode) in [("d/", 0o755), ("shown/", 0o755)].iter().chain(tree) {
             let path = root.join(path);
             if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-                fs::create_dir(&path).unwrap();
+                fs::create_dir_all(&path).unwrap();
             } else {
                 fs::write(&path, "").unwrap();
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
         }
-        symlink(root.join("hidden"), root.join("link")).unwrap();
+        symlink(root.join("hidden"), root.join("d/link")).unwrap();
+        symlink("/dev/null", root.join("d/mask")).unwrap();
+        let visible = ["d", "linked-d"].map(|name| root.join(name).display().to_string());
+        let visible = visible.each_ref().map(String::as_str);
         let files: Vec<PathBuf> = files.iter().map(|file| root.join(file)).collect();
-        let hides = |path: &Path| path.ends_with("hidden").then(|| "is hidden".to_owned());
-        let messages: Vec<String> = obstacles(hides, &files)
+        let messages: Vec<String> = obstacles(&visible, "is hidden", &files)
             .iter()
             .map(|error| error.to_string().replace(root.to_str().unwrap(), ""))
             .collect();
@@ -108,33 +131,33 @@ mod tests {
     fn everything_on_the_path_must_be_open_to_all() {
         check(
             "open",
-            &[("d/", 0o711), ("d/file", 0o604)],
-            &["d/file"],
+            &[("d/e/", 0o711), ("d/e/file", 0o604)],
+            &["d/e/file"],
             &[],
         );
         check(
             "file",
-            &[("file", 0o640)],
-            &["file", "absent"],
-            &["/file: the service cannot read it, as its mode is 0640; run 'chmod o+r /file'"],
+            &[("d/file", 0o640)],
+            &["d/file", "d/absent"],
+            &["/d/file: the service cannot read it, as its mode is 0640; run 'chmod o+r /d/file'"],
         );
         check(
             "directory",
-            &[("d/", 0o750), ("d/one", 0o644), ("d/two", 0o644)],
-            &["d/one", "d/two"],
-            &["/d: the service cannot read it, as its mode is 0750; run 'chmod o+x /d'"],
+            &[("d/e/", 0o750), ("d/e/one", 0o644), ("d/e/two", 0o644)],
+            &["d/e/one", "d/e/two"],
+            &["/d/e: the service cannot read it, as its mode is 0750; run 'chmod o+x /d/e'"],
         );
         check(
             "list",
-            &[("d/", 0o700), ("d/file", 0o644)],
-            &["d", "d/file"],
-            &["/d: the service cannot read it, as its mode is 0700; run 'chmod o+rx /d'"],
+            &[("d/e/", 0o700), ("d/e/file", 0o644)],
+            &["d/e", "d/e/file"],
+            &["/d/e: the service cannot read it, as its mode is 0700; run 'chmod o+rx /d/e'"],
         );
         check(
             "empty",
-            &[("d/", 0o700)],
-            &["d/absent"],
-            &["/d: the service cannot read it, as its mode is 0700; run 'chmod o+x /d'"],
+            &[("d/e/", 0o700)],
+            &["d/e/absent"],
+            &["/d/e: the service cannot read it, as its mode is 0700; run 'chmod o+x /d/e'"],
         );
     }
 
@@ -142,6 +165,34 @@ mod tests {
     fn sandbox_hides_a_file_and_the_target_of_a_link() {
         let tree = [("hidden", 0o644)];
         check("hidden", &tree, &["hidden"], &["/hidden: is hidden"]);
-        check("link", &tree, &["link"], &["/link: is hidden"]);
+        check("link", &tree, &["d/link"], &["/d/link: is hidden"]);
+        check("absent", &[], &["absent"], &[]);
+        check("mask", &[], &["d/mask"], &[]);
+        check("similar", &[("dd", 0o644)], &["dd"], &["/dd: is hidden"]);
+        let dots = "hidden/../d/file";
+        let tree = [("hidden/", 0o755), ("d/file", 0o644)];
+        check("dots", &tree, &[dots], &[&format!("/{dots}: is hidden")]);
+    }
+
+    #[test]
+    fn visible_directory_can_be_a_link() {
+        let tree = [("shown/file", 0o644)];
+        check("shown", &tree, &["linked-d/file"], &[]);
+        // The service sees the link only, and not the directory by its own name.
+        check(
+            "target",
+            &tree,
+            &["shown/file"],
+            &["/shown/file: is hidden"],
+        );
+        let tree = [("shown/e/", 0o700), ("shown/e/file", 0o644)];
+        let expected = ["/linked-d/e", "/shown/e"].map(|directory| {
+            format!(
+                "{directory}: the service cannot read it, as its mode is 0700; \
+                 run 'chmod o+x {directory}'"
+            )
+        });
+        let expected = expected.each_ref().map(String::as_str);
+        check("closed", &tree, &["linked-d/e/file"], &expected);
     }
 }

@@ -24,7 +24,7 @@ use crate::socket::LocalAddr;
 use crate::sys;
 use crate::systemd::properties;
 use crate::time_format;
-use crate::unit::Unit;
+use crate::unit::{self, Unit};
 
 /// Answers what the command line asks for: prints it, or returns the error.
 ///
@@ -148,8 +148,8 @@ impl<'a> Query<'a> {
         files::search_paths(&self.cli.config, self.above.as_deref())
     }
 
-    /// Whether the service of the unit can read all that root could. If a drop-in of
-    /// the unit allows it to read more, obstacles are only warnings.
+    /// Whether the service of the unit can read all that root could. If a drop-in of the
+    /// unit allows it to read more, obstacles are only warnings.
     fn check_access(&self, unit: &Unit) -> Result<(), Error> {
         let paths = self.search_paths();
         let directories = paths.iter().map(|path| files::drop_in_directory(path));
@@ -160,7 +160,7 @@ impl<'a> Query<'a> {
             .chain(read)
             .chain(message_files)
             .collect();
-        let mut obstacles = access::obstacles(|path| unit.hides(path), &files);
+        let mut obstacles = access::obstacles(&unit::VISIBLE, &unit.hidden(), &files);
         let Some(last) = obstacles.pop() else {
             return Ok(());
         };
