@@ -13,6 +13,27 @@ use crate::error::Error;
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_SEARCH: u32 = 0o001;
 
+/// Where units and their drop-ins are, below the root directory (systemd.unit(5)).
+const UNIT_DIRECTORIES: [&str; 4] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+];
+
+/// Settings of a unit that may let its service read more than as shipped.
+const WIDENING: [&str; 9] = [
+    "User",
+    "SupplementaryGroups",
+    "RootDirectory",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "LoadCredential",
+    "LoadCredentialEncrypted",
+    "SetCredential",
+    "ImportCredential",
+];
+
 /// Each obstacle between a service and `files`, an error with a remedy. They need not
 /// exist; a directory among them is one that must be listed. No account exists while no
 /// service runs, so everything must be readable by all. The service sees only the
@@ -69,6 +90,35 @@ pub fn obstacles(visible: &[&str], hidden: &str, files: &[PathBuf]) -> Vec<Error
         }
     }
     obstacles
+}
+
+/// The settings that may let a service read what [`obstacles`] reports, each with its file:
+/// a drop-in, or a file in /etc that replaces the unit. Their values are not examined.
+/// `root` is the root directory.
+pub fn exceptions(root: &Path, service: &str) -> Vec<String> {
+    let mut files = vec![root.join(UNIT_DIRECTORIES[0]).join(service)];
+    for directory in UNIT_DIRECTORIES {
+        let directory = root.join(directory).join(format!("{service}.d"));
+        let drop_ins = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut drop_ins: Vec<PathBuf> = drop_ins.map(|entry| entry.path()).collect();
+        drop_ins.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "conf")
+        });
+        drop_ins.sort();
+        files.extend(drop_ins);
+    }
+    let mut exceptions = Vec::new();
+    for file in files {
+        let text = fs::read(&file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let names = text.lines().filter_map(|line| line.split('=').next());
+        let names: BTreeSet<&str> = names.map(str::trim).collect();
+        for setting in WIDENING.iter().filter(|setting| names.contains(**setting)) {
+            exceptions.push(format!("{setting}= in {}", file.display()));
+        }
+    }
+    exceptions
 }
 
 /// The permission bits of a path, and whether it is a directory.
@@ -194,5 +244,77 @@ mod tests {
         });
         let expected = expected.each_ref().map(String::as_str);
         check("closed", &tree, &["linked-d/e/file"], &expected);
+    }
+
+    /// Writes unit files, and checks which of their settings are exceptions for one.
+    fn check_exceptions(test: &str, files: &[(&str, &str)], expected: &[&str]) {
+        let root = temporary_directory(test);
+        for (path, text) in files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let exceptions: Vec<String> = exceptions(&root, "greeter.service")
+            .iter()
+            .map(|exception| exception.replace(root.to_str().unwrap(), ""))
+            .collect();
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(exceptions, expected, "{test}");
+    }
+
+    #[test]
+    fn settings_of_drop_ins_that_widen_the_sandbox_are_exceptions() {
+        let etc = "etc/systemd/system/greeter.service.d/a.conf";
+        for setting in WIDENING {
+            check_exceptions(
+                setting,
+                &[(etc, &format!("[Service]\n{setting}=x\n{setting}=y\n"))],
+                &[&format!("{setting}= in /{etc}")],
+            );
+        }
+        check_exceptions(
+            "spaces",
+            &[(etc, "[Service]\nMemoryMax=1G\n  BindPaths = /srv\nUser=")],
+            &[
+                &format!("User= in /{etc}"),
+                &format!("BindPaths= in /{etc}"),
+            ],
+        );
+        for line in [
+            "#User=x",
+            "; User=x",
+            "UserX=x",
+            "XUser=x",
+            "user=x",
+            "Environment=User=x",
+        ] {
+            check_exceptions("other", &[(etc, line)], &[]);
+        }
+    }
+
+    #[test]
+    fn exceptions_are_searched_where_systemd_searches_drop_ins() {
+        let files =
+            UNIT_DIRECTORIES.map(|directory| format!("{directory}/greeter.service.d/b.conf"));
+        let expected = files.each_ref().map(|file| format!("User= in /{file}"));
+        check_exceptions(
+            "directories",
+            &files.each_ref().map(|file| (file.as_str(), "User=x")),
+            &expected.each_ref().map(String::as_str),
+        );
+        let unit = "etc/systemd/system/greeter.service";
+        let expected = [&*format!("User= in /{unit}")];
+        check_exceptions("unit", &[(unit, "[Service]\nUser=x")], &expected);
+        for file in [
+            "usr/lib/systemd/system/greeter.service",
+            "etc/systemd/system/service.d/a.conf",
+            "etc/systemd/system/greeter@.service.d/a.conf",
+            "etc/systemd/system/greeter.socket.d/a.conf",
+            "etc/systemd/system/greeter.service.d/a.conf.bak",
+            "etc/systemd/user/greeter.service.d/a.conf",
+        ] {
+            check_exceptions("elsewhere", &[(file, "User=x")], &[]);
+        }
+        check_exceptions("none", &[], &[]);
     }
 }

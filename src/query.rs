@@ -22,7 +22,6 @@ use crate::settings::show;
 use crate::settings::{ProxyProtocol, Settings};
 use crate::socket::LocalAddr;
 use crate::sys;
-use crate::systemd::properties;
 use crate::time_format;
 use crate::unit::{self, Unit};
 
@@ -149,7 +148,7 @@ impl<'a> Query<'a> {
     }
 
     /// Whether the service of the unit can read all that root could. If a drop-in of the
-    /// unit allows it to read more, obstacles are only warnings.
+    /// unit may let it read more, obstacles are only warnings.
     fn check_access(&self, unit: &Unit) -> Result<(), Error> {
         let paths = self.search_paths();
         let directories = paths.iter().map(|path| files::drop_in_directory(path));
@@ -164,20 +163,16 @@ impl<'a> Query<'a> {
         let Some(last) = obstacles.pop() else {
             return Ok(());
         };
-        let properties = properties::show(unit.service, &Unit::ACCESS_PROPERTIES);
-        let changed = Unit::changed_properties(&properties);
-        if changed.is_empty() {
+        let exceptions = access::exceptions(Path::new("/"), unit.service);
+        if exceptions.is_empty() {
             for obstacle in obstacles {
                 log::error!(MESSAGE_ID = event::SETTINGS_INVALID; "{obstacle}");
             }
             return Err(last);
         }
-        let changed = changed.join("=, ");
+        let exceptions = exceptions.join(", ");
         for obstacle in obstacles.iter().chain([&last]) {
-            log::warn!(
-                "{obstacle} (unless {changed}= of {} allows it)",
-                unit.service
-            );
+            log::warn!("{obstacle} (unless {exceptions} allows it)");
         }
         Ok(())
     }

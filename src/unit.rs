@@ -3,9 +3,6 @@
 
 use crate::mode::Mode;
 
-/// The user that the services run as (`DynamicUser=yes`).
-const USER: &str = "_greeterd";
-
 /// A service unit of the package.
 #[derive(Debug)]
 pub struct Unit {
@@ -42,14 +39,6 @@ pub const UNITS: [Unit; 3] = [
 pub const VISIBLE: [&str; 3] = ["/usr", "/etc/greeter", "/run/greeter"];
 
 impl Unit {
-    /// The properties that decide what the service can read.
-    pub const ACCESS_PROPERTIES: [&'static str; 4] = [
-        "User",
-        "SupplementaryGroups",
-        "BindPaths",
-        "BindReadOnlyPaths",
-    ];
-
     /// The unit that passes this argument of `--config`.
     pub fn of_config(config: &str) -> Option<&'static Self> {
         UNITS.iter().find(|unit| unit.config == config)
@@ -65,43 +54,7 @@ impl Unit {
             self.service
         )
     }
-
-    /// The properties that a drop-in of a unit has changed so that the service may read
-    /// more than as shipped, of the output of systemctl(1) `show`.
-    pub fn changed_properties(properties: &str) -> Vec<&str> {
-        let mut changed = Vec::new();
-        for line in properties.lines() {
-            let Some((name, value)) = line.split_once('=') else {
-                continue;
-            };
-            let is_shipped = match name {
-                "SupplementaryGroups" | "BindPaths" => value.is_empty(),
-                // Each entry is SOURCE:TARGET:OPTIONS, the source perhaps after a dash.
-                "BindReadOnlyPaths" => value.split_whitespace().all(|entry| {
-                    let source = entry.split(':').next().unwrap_or_default();
-                    SHIPPED_PATHS.contains(&source.trim_start_matches('-'))
-                }),
-                "User" => value == USER,
-                _ => true,
-            };
-            if !is_shipped {
-                changed.push(name);
-            }
-        }
-        changed
-    }
 }
-
-/// `BindReadOnlyPaths=` of the units.
-const SHIPPED_PATHS: [&str; 7] = [
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/etc/greeter",
-    "/run/greeter",
-    "/run/systemd/journal",
-    "/run/systemd/notify",
-];
 
 #[cfg(test)]
 mod tests {
@@ -139,21 +92,5 @@ mod tests {
              in a drop-in"
         );
         assert!(Unit::of_config("./greeter.toml").is_none());
-    }
-
-    #[test]
-    fn changed_properties_are_those_of_drop_ins() {
-        let check = |properties: &str, expected: &[&str]| {
-            assert_eq!(Unit::changed_properties(properties), expected);
-        };
-        let shipped = "User=_greeterd\nSupplementaryGroups=\nBindPaths=";
-        let visible =
-            "BindReadOnlyPaths=/usr:/usr:rbind -/lib:/lib:rbind /etc/greeter -/run/greeter";
-        check(&format!("{shipped}\n{visible}\n"), &[]);
-        check(
-            &format!("{visible} /srv/notices:/srv/notices:\nUser=www-data\n"),
-            &["BindReadOnlyPaths", "User"],
-        );
-        check("SupplementaryGroups=notices\n", &["SupplementaryGroups"]);
     }
 }

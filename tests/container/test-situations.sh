@@ -121,6 +121,17 @@ expect $'y\n' greeting 127.0.0.1:4001
 restore_settings
 remove_drop_in greeter-accepted@.service
 
+check "a credential as the message file"
+echo credential | write /srv/notice
+drop_in greeter.service LoadCredential=notice:/srv/notice
+echo 'message_file = "/run/credentials/greeter.service/notice"' | write /etc/greeter/greeter.toml.d/50.toml
+run systemctl restart greeter.service
+expect $'credential\n' greeting 127.0.0.1:4000
+expect_status 0 run greeter --check
+expect_match 'unless LoadCredential= in /etc/systemd/system/greeter.service.d/50-test.conf allows it' echo "$output"
+restore_settings
+remove_drop_in greeter.service
+
 check "/etc/greeter is a link to a directory that is not visible"
 run mv /etc/greeter /srv/settings
 run ln -s /srv/settings /etc/greeter
