@@ -121,6 +121,12 @@ pub fn exceptions(root: &Path, service: &str) -> Vec<String> {
     exceptions
 }
 
+/// Whether a directory was removed since the service started. The sandbox then shows the
+/// removed directory, which is empty, even if there is a new one of its name.
+pub fn is_removed(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|metadata| metadata.nlink() == 0)
+}
+
 /// The permission bits of a path, and whether it is a directory.
 fn mode(path: &Path) -> Option<(u32, bool)> {
     let metadata = fs::metadata(path).ok()?;
@@ -138,6 +144,7 @@ fn closed(path: &Path, mode: u32, change: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     /// An empty directory with mode 0755, which the caller removes.
@@ -244,6 +251,17 @@ mod tests {
         });
         let expected = expected.each_ref().map(String::as_str);
         check("closed", &tree, &["linked-d/e/file"], &expected);
+    }
+
+    #[test]
+    fn removed_directory_is_noticed() {
+        let root = temporary_directory("removed");
+        let directory = fs::File::open(&root).unwrap();
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        assert!(!is_removed(Path::new("/nonexistent")));
+        assert!(!is_removed(Path::new(&path)));
+        fs::remove_dir(&root).unwrap();
+        assert!(is_removed(Path::new(&path)));
     }
 
     /// Writes unit files, and checks which of their settings are exceptions for one.

@@ -143,6 +143,19 @@ run rm /etc/greeter /srv/settings/greeter.toml.d/50.toml
 run mv /srv/settings /etc/greeter
 run systemctl restart greeter.service
 
+check "a directory of settings that was replaced: a reload changes nothing, a restart applies it"
+echo 'message = "before"' | write /etc/greeter/greeter.toml.d/50.toml
+run systemctl reload greeter.service
+run rm -r /etc/greeter
+run mkdir /etc/greeter
+restore_settings
+run systemctl reload greeter.service
+expect $'before\n' greeting 127.0.0.1:4000
+expect_match 'reload failed: /etc/greeter: was removed or replaced since the service started; restart the service' \
+	property StatusText greeter.service
+run systemctl restart greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
+
 # socket NAME: a socket unit on stdin that greeter.service cannot serve.
 socket() {
 	local name=$1
