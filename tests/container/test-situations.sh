@@ -103,10 +103,14 @@ remove_drop_in() {
 }
 
 check "a drop-in of the unit that may allow it makes obstacles warnings"
-drop_in greeter.service BindReadOnlyPaths=/srv
-situation message-file-in-srv-with-a-drop-in <<<'echo x >/srv/notice; echo "message_file = \"/srv/notice\"" >greeter.toml.d/50.toml'
+run sh -c 'mkdir /srv/notices; echo x >/srv/notices/text'
+# The drop-in of greeter(8).
+setting=BindReadOnlyPaths=/srv/notices
+expect_status 0 grep -x "$setting" "$repository/man/greeter.8.scd"
+drop_in greeter.service "$setting"
+situation message-file-in-srv-with-a-drop-in <<<'echo "message_file = \"/srv/notices/text\"" >greeter.toml.d/50.toml'
 # It was read.
-echo 'message_file = "/srv/notice"' | write /etc/greeter/greeter.toml.d/50.toml
+echo 'message_file = "/srv/notices/text"' | write /etc/greeter/greeter.toml.d/50.toml
 run systemctl reload greeter.service
 expect $'x\n' greeting 127.0.0.1:4000
 restore_settings
@@ -142,6 +146,15 @@ expect_match '^settings are valid$' run greeter --check
 run rm /etc/greeter /srv/settings/greeter.toml.d/50.toml
 run mv /srv/settings /etc/greeter
 run systemctl restart greeter.service
+
+check "without the root directory the service fails; systemd-tmpfiles creates it, as in greeter(8)"
+run systemctl stop --no-warn greeter.service
+run rm -r /run/greeter-root
+expect_status 1 run systemctl start greeter.service
+expect 226 property ExecMainStatus greeter.service
+run systemd-tmpfiles --create greeter-root.conf
+run systemctl restart greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
 
 check "a directory of settings that was replaced: a reload changes nothing, a restart applies it"
 echo 'message = "before"' | write /etc/greeter/greeter.toml.d/50.toml
