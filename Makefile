@@ -22,8 +22,8 @@ systemduserunitdir = $(systemddir)/user
 systemdsystempresetdir = $(systemddir)/system-preset
 systemduserpresetdir = $(systemddir)/user-preset
 catalogdir = $(systemddir)/catalog
-# The root directory of the per-connection services.
-rootdir = $(prefix)/lib/greeter/root
+# Not $(libdir) either: systemd-tmpfiles(8) reads lib.
+tmpfilesdir = $(prefix)/lib/tmpfiles.d
 bashcompletiondir = $(datadir)/bash-completion/completions
 zshcompletiondir = $(datadir)/zsh/site-functions
 fishcompletiondir = $(datadir)/fish/vendor_completions.d
@@ -48,9 +48,8 @@ settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
 examples = $(wildcard systemd/examples/*)
-# Mount points in $(rootdir). systemd would create missing ones, but /usr can be
-# read-only. The links lib and lib64 would be broken without the directories in usr.
-mountpoints = dev etc/greeter home proc root run sys tmp usr/lib usr/lib64 var/tmp
+# The services see only /usr: add the program's directory if it is elsewhere.
+add_bindir = $(if $(filter /usr/%,$(bindir)),,-e 's|^BindReadOnlyPaths=/usr |&$(bindir) |')
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -80,12 +79,9 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 		$(DESTDIR)$(docdir)/examples $(DESTDIR)$(docdir)/docs \
 		$(DESTDIR)$(systemdsystemunitdir) $(DESTDIR)$(systemduserunitdir) \
 		$(DESTDIR)$(systemdsystempresetdir) $(DESTDIR)$(systemduserpresetdir) \
-		$(DESTDIR)$(catalogdir) \
+		$(DESTDIR)$(catalogdir) $(DESTDIR)$(tmpfilesdir) \
 		$(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) $(DESTDIR)$(fishcompletiondir)
 	$(INSTALL_PROGRAM) $(PROGRAM) $(DESTDIR)$(bindir)/greeter
-	$(INSTALL) -d $(mountpoints:%=$(DESTDIR)$(rootdir)/%)
-	ln -sfn usr/lib $(DESTDIR)$(rootdir)/lib
-	ln -sfn usr/lib64 $(DESTDIR)$(rootdir)/lib64
 	@# Existing settings may have been edited: keep them.
 	set -e; for name in $(settings); do \
 		test -e $(DESTDIR)$(sysconfdir)/greeter/$$name || \
@@ -95,8 +91,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 	set -e; for unit in $(units:%=system/%) $(units:%=user/%); do \
 		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
 		to=$(DESTDIR)$$to/$${unit#*/}; \
-		sed -e 's|@bindir@|$(bindir)|g' -e 's|@rootdir@|$(rootdir)|g' \
-			-e 's|@visible@|$(strip /usr $(filter-out /usr/%,$(bindir)))|g' systemd/$$unit >$$to; \
+		sed -e 's|@bindir@|$(bindir)|g' $(add_bindir) systemd/$$unit >$$to; \
 		chmod 0644 $$to; \
 	done
 	@# Version 0.1 installed these. A distribution can have a sysusers.d/greeter.conf, too.
@@ -108,6 +103,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 	$(INSTALL_DATA) systemd/system/95-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
 	$(INSTALL_DATA) systemd/user/95-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
 	$(INSTALL_DATA) systemd/greeter.catalog $(DESTDIR)$(catalogdir)/
+	$(INSTALL_DATA) systemd/greeter-root.conf $(DESTDIR)$(tmpfilesdir)/
 	$(INSTALL_DATA) target/man/greeter.toml.5 $(DESTDIR)$(mandir)/man5/
 	$(INSTALL_DATA) target/man/greeter.7 $(DESTDIR)$(mandir)/man7/
 	$(INSTALL_DATA) target/man/greeter.8 $(DESTDIR)$(mandir)/man8/
@@ -118,7 +114,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 	$(INSTALL_DATA) docs/tutorial.md $(DESTDIR)$(docdir)/docs/
 	$(INSTALL_DATA) $(examples) $(DESTDIR)$(docdir)/examples/
 	@# A package does this itself.
-	@test -n "$(DESTDIR)" || echo "now run: systemctl daemon-reload && journalctl --update-catalog"
+	@test -n "$(DESTDIR)" || echo "now run: systemd-tmpfiles --create greeter-root.conf && systemctl daemon-reload && journalctl --update-catalog"
 
 uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \
@@ -127,14 +123,14 @@ uninstall: ## remove the files installed by `make install` with the same variabl
 		$(DESTDIR)$(systemdsystempresetdir)/95-greeter.preset \
 		$(DESTDIR)$(systemduserpresetdir)/95-greeter.preset \
 		$(DESTDIR)$(catalogdir)/greeter.catalog \
+		$(DESTDIR)$(tmpfilesdir)/greeter-root.conf \
 		$(DESTDIR)$(mandir)/man5/greeter.toml.5 \
 		$(DESTDIR)$(mandir)/man7/greeter.7 \
 		$(DESTDIR)$(mandir)/man8/greeter.8 \
 		$(DESTDIR)$(bashcompletiondir)/greeter \
 		$(DESTDIR)$(zshcompletiondir)/_greeter \
 		$(DESTDIR)$(fishcompletiondir)/greeter.fish
-	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(rootdir)
-	-rmdir $(dir $(DESTDIR)$(rootdir)) 2>/dev/null
+	rm -rf $(DESTDIR)$(docdir)
 	@# Keep edited settings.
 	@for name in $(settings); do \
 		if cmp -s etc/$$name $(DESTDIR)$(sysconfdir)/greeter/$$name; then \

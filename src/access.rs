@@ -13,11 +13,44 @@ use crate::error::Error;
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_SEARCH: u32 = 0o001;
 
-/// Each obstacle between the service and `files`, an error with a remedy. They need not
+/// Where units and their drop-ins are, below the root directory (systemd.unit(5)).
+const UNIT_DIRECTORIES: [&str; 4] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+];
+
+/// Settings of a unit that may let its service read more than as shipped.
+const WIDENING: [&str; 9] = [
+    "User",
+    "SupplementaryGroups",
+    "RootDirectory",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "LoadCredential",
+    "LoadCredentialEncrypted",
+    "SetCredential",
+    "ImportCredential",
+];
+
+/// Each obstacle between a service and `files`, an error with a remedy. They need not
 /// exist; a directory among them is one that must be listed. No account exists while no
-/// service runs, so everything must be readable by all. `hides` tells what the sandbox
-/// hides, and why.
-pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> Vec<Error> {
+/// service runs, so everything must be readable by all. The service sees only the
+/// directories `visible`; `hidden` is the message about a file outside of them.
+pub fn obstacles(visible: &[&str], hidden: &str, files: &[PathBuf]) -> Vec<Error> {
+    let is_visible = |path: &Path| visible.iter().any(|directory| path.starts_with(directory));
+    // If a directory is a link, systemd shows the target in its place.
+    let targets = visible
+        .iter()
+        .filter_map(|directory| fs::canonicalize(directory).ok());
+    let targets: Vec<PathBuf> = targets.collect();
+    let is_shown = |target: &Path| {
+        is_visible(target)
+            || targets
+                .iter()
+                .any(|directory| target.starts_with(directory))
+    };
     let mut obstacles = Vec::new();
     // A directory that many files are in is reported once.
     let mut directories = BTreeSet::new();
@@ -27,12 +60,13 @@ pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> 
         let Ok(target) = fs::canonicalize(file) else {
             continue;
         };
+        // The sandbox has it: a link to it masks a file.
+        if target == Path::new("/dev/null") {
+            continue;
+        }
         directories.extend(target.ancestors().skip(1).map(Path::to_owned));
-        let hidden_path = [file.as_path(), target.as_path()]
-            .into_iter()
-            .find_map(&hides);
-        if let Some(reason) = hidden_path {
-            obstacles.push(Error::settings(file, None, &reason));
+        if !is_visible(file) || !is_shown(&target) {
+            obstacles.push(Error::settings(file, None, hidden));
         } else if let Some((mode, is_directory)) = mode(&target) {
             let needed = if is_directory {
                 OTHERS_READ | OTHERS_SEARCH
@@ -50,12 +84,47 @@ pub fn obstacles(hides: impl Fn(&Path) -> Option<String>, files: &[PathBuf]) -> 
             continue;
         }
         if let Some((mode, true)) = mode(&directory) {
-            if mode & OTHERS_SEARCH == 0 && hides(&directory.join("file")).is_none() {
+            if mode & OTHERS_SEARCH == 0 && is_shown(&directory) {
                 obstacles.push(closed(&directory, mode, "o+x"));
             }
         }
     }
     obstacles
+}
+
+/// The settings that may let a service read what [`obstacles`] reports, each with its file:
+/// a drop-in, or a file in /etc that replaces the unit. Their values are not examined.
+/// `root` is the root directory.
+pub fn exceptions(root: &Path, service: &str) -> Vec<String> {
+    let mut files = vec![root.join(UNIT_DIRECTORIES[0]).join(service)];
+    for directory in UNIT_DIRECTORIES {
+        let directory = root.join(directory).join(format!("{service}.d"));
+        let drop_ins = fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut drop_ins: Vec<PathBuf> = drop_ins.map(|entry| entry.path()).collect();
+        drop_ins.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "conf")
+        });
+        drop_ins.sort();
+        files.extend(drop_ins);
+    }
+    let mut exceptions = Vec::new();
+    for file in files {
+        let text = fs::read(&file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let names = text.lines().filter_map(|line| line.split('=').next());
+        let names: BTreeSet<&str> = names.map(str::trim).collect();
+        for setting in WIDENING.iter().filter(|setting| names.contains(**setting)) {
+            exceptions.push(format!("{setting}= in {}", file.display()));
+        }
+    }
+    exceptions
+}
+
+/// Whether a directory was removed since the service started. The sandbox then shows the
+/// removed directory, which is empty, even if there is a new one of its name.
+pub fn is_removed(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
 /// The permission bits of a path, and whether it is a directory.
@@ -75,28 +144,39 @@ fn closed(path: &Path, mode: u32, change: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    /// Creates files and directories (a slash at the end) with their modes, and checks
-    /// what is in the way of reading `files`.
-    fn check(test: &str, tree: &[(&str, u32)], files: &[&str], expected: &[&str]) {
+    /// An empty directory with mode 0755, which the caller removes.
+    fn temporary_directory(test: &str) -> PathBuf {
         let name = format!("greeter-access-{}-{test}", std::process::id());
         let root = std::env::temp_dir().join(name);
         fs::create_dir_all(&root).unwrap();
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
-        for (path, mode) in tree {
+        root
+    }
+
+    /// Creates files and directories (a slash at the end) with their modes, and checks
+    /// what is in the way of reading `files`. The service sees the directories d and
+    /// linked-d, which is a link.
+    fn check(test: &str, tree: &[(&str, u32)], files: &[&str], expected: &[&str]) {
+        let root = temporary_directory(test);
+        symlink(root.join("shown"), root.join("linked-d")).unwrap();
+        for (path, mode) in [("d/", 0o755), ("shown/", 0o755)].iter().chain(tree) {
             let path = root.join(path);
             if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
-                fs::create_dir(&path).unwrap();
+                fs::create_dir_all(&path).unwrap();
             } else {
                 fs::write(&path, "").unwrap();
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
         }
-        symlink(root.join("hidden"), root.join("link")).unwrap();
+        symlink(root.join("hidden"), root.join("d/link")).unwrap();
+        symlink("/dev/null", root.join("d/mask")).unwrap();
+        let visible = ["d", "linked-d"].map(|name| root.join(name).display().to_string());
+        let visible = visible.each_ref().map(String::as_str);
         let files: Vec<PathBuf> = files.iter().map(|file| root.join(file)).collect();
-        let hides = |path: &Path| path.ends_with("hidden").then(|| "is hidden".to_owned());
-        let messages: Vec<String> = obstacles(hides, &files)
+        let messages: Vec<String> = obstacles(&visible, "is hidden", &files)
             .iter()
             .map(|error| error.to_string().replace(root.to_str().unwrap(), ""))
             .collect();
@@ -108,33 +188,33 @@ mod tests {
     fn everything_on_the_path_must_be_open_to_all() {
         check(
             "open",
-            &[("d/", 0o711), ("d/file", 0o604)],
-            &["d/file"],
+            &[("d/e/", 0o711), ("d/e/file", 0o604)],
+            &["d/e/file"],
             &[],
         );
         check(
             "file",
-            &[("file", 0o640)],
-            &["file", "absent"],
-            &["/file: the service cannot read it, as its mode is 0640; run 'chmod o+r /file'"],
+            &[("d/file", 0o640)],
+            &["d/file", "d/absent"],
+            &["/d/file: the service cannot read it, as its mode is 0640; run 'chmod o+r /d/file'"],
         );
         check(
             "directory",
-            &[("d/", 0o750), ("d/one", 0o644), ("d/two", 0o644)],
-            &["d/one", "d/two"],
-            &["/d: the service cannot read it, as its mode is 0750; run 'chmod o+x /d'"],
+            &[("d/e/", 0o750), ("d/e/one", 0o644), ("d/e/two", 0o644)],
+            &["d/e/one", "d/e/two"],
+            &["/d/e: the service cannot read it, as its mode is 0750; run 'chmod o+x /d/e'"],
         );
         check(
             "list",
-            &[("d/", 0o700), ("d/file", 0o644)],
-            &["d", "d/file"],
-            &["/d: the service cannot read it, as its mode is 0700; run 'chmod o+rx /d'"],
+            &[("d/e/", 0o700), ("d/e/file", 0o644)],
+            &["d/e", "d/e/file"],
+            &["/d/e: the service cannot read it, as its mode is 0700; run 'chmod o+rx /d/e'"],
         );
         check(
             "empty",
-            &[("d/", 0o700)],
-            &["d/absent"],
-            &["/d: the service cannot read it, as its mode is 0700; run 'chmod o+x /d'"],
+            &[("d/e/", 0o700)],
+            &["d/e/absent"],
+            &["/d/e: the service cannot read it, as its mode is 0700; run 'chmod o+x /d/e'"],
         );
     }
 
@@ -142,6 +222,117 @@ mod tests {
     fn sandbox_hides_a_file_and_the_target_of_a_link() {
         let tree = [("hidden", 0o644)];
         check("hidden", &tree, &["hidden"], &["/hidden: is hidden"]);
-        check("link", &tree, &["link"], &["/link: is hidden"]);
+        check("link", &tree, &["d/link"], &["/d/link: is hidden"]);
+        check("absent", &[], &["absent"], &[]);
+        check("mask", &[], &["d/mask"], &[]);
+        check("similar", &[("dd", 0o644)], &["dd"], &["/dd: is hidden"]);
+        let dots = "hidden/../d/file";
+        let tree = [("hidden/", 0o755), ("d/file", 0o644)];
+        check("dots", &tree, &[dots], &[&format!("/{dots}: is hidden")]);
+    }
+
+    #[test]
+    fn visible_directory_can_be_a_link() {
+        let tree = [("shown/file", 0o644)];
+        check("shown", &tree, &["linked-d/file"], &[]);
+        // The service sees the link only, and not the directory by its own name.
+        check(
+            "target",
+            &tree,
+            &["shown/file"],
+            &["/shown/file: is hidden"],
+        );
+        let tree = [("shown/e/", 0o700), ("shown/e/file", 0o644)];
+        let expected = ["/linked-d/e", "/shown/e"].map(|directory| {
+            format!(
+                "{directory}: the service cannot read it, as its mode is 0700; \
+                 run 'chmod o+x {directory}'"
+            )
+        });
+        let expected = expected.each_ref().map(String::as_str);
+        check("closed", &tree, &["linked-d/e/file"], &expected);
+    }
+
+    #[test]
+    fn removed_directory_is_noticed() {
+        let root = temporary_directory("removed");
+        let directory = fs::File::open(&root).unwrap();
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        assert!(!is_removed(Path::new("/nonexistent")));
+        assert!(!is_removed(Path::new(&path)));
+        fs::remove_dir(&root).unwrap();
+        assert!(is_removed(Path::new(&path)));
+    }
+
+    /// Writes unit files, and checks which of their settings are exceptions for one.
+    fn check_exceptions(test: &str, files: &[(&str, &str)], expected: &[&str]) {
+        let root = temporary_directory(test);
+        for (path, text) in files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let exceptions: Vec<String> = exceptions(&root, "greeter.service")
+            .iter()
+            .map(|exception| exception.replace(root.to_str().unwrap(), ""))
+            .collect();
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(exceptions, expected, "{test}");
+    }
+
+    #[test]
+    fn settings_of_drop_ins_that_widen_the_sandbox_are_exceptions() {
+        let etc = "etc/systemd/system/greeter.service.d/a.conf";
+        for setting in WIDENING {
+            check_exceptions(
+                setting,
+                &[(etc, &format!("[Service]\n{setting}=x\n{setting}=y\n"))],
+                &[&format!("{setting}= in /{etc}")],
+            );
+        }
+        check_exceptions(
+            "spaces",
+            &[(etc, "[Service]\nMemoryMax=1G\n  BindPaths = /srv\nUser=")],
+            &[
+                &format!("User= in /{etc}"),
+                &format!("BindPaths= in /{etc}"),
+            ],
+        );
+        for line in [
+            "#User=x",
+            "; User=x",
+            "UserX=x",
+            "XUser=x",
+            "user=x",
+            "Environment=User=x",
+        ] {
+            check_exceptions("other", &[(etc, line)], &[]);
+        }
+    }
+
+    #[test]
+    fn exceptions_are_searched_where_systemd_searches_drop_ins() {
+        let files =
+            UNIT_DIRECTORIES.map(|directory| format!("{directory}/greeter.service.d/b.conf"));
+        let expected = files.each_ref().map(|file| format!("User= in /{file}"));
+        check_exceptions(
+            "directories",
+            &files.each_ref().map(|file| (file.as_str(), "User=x")),
+            &expected.each_ref().map(String::as_str),
+        );
+        let unit = "etc/systemd/system/greeter.service";
+        let expected = [&*format!("User= in /{unit}")];
+        check_exceptions("unit", &[(unit, "[Service]\nUser=x")], &expected);
+        for file in [
+            "usr/lib/systemd/system/greeter.service",
+            "etc/systemd/system/service.d/a.conf",
+            "etc/systemd/system/greeter@.service.d/a.conf",
+            "etc/systemd/system/greeter.socket.d/a.conf",
+            "etc/systemd/system/greeter.service.d/a.conf.bak",
+            "etc/systemd/user/greeter.service.d/a.conf",
+        ] {
+            check_exceptions("elsewhere", &[(file, "User=x")], &[]);
+        }
+        check_exceptions("none", &[], &[]);
     }
 }

@@ -22,9 +22,8 @@ use crate::settings::show;
 use crate::settings::{ProxyProtocol, Settings};
 use crate::socket::LocalAddr;
 use crate::sys;
-use crate::systemd::properties;
 use crate::time_format;
-use crate::unit::Unit;
+use crate::unit::{self, Unit};
 
 /// Answers what the command line asks for: prints it, or returns the error.
 ///
@@ -56,18 +55,19 @@ pub fn answer(cli: &Cli) -> Result<(), Error> {
 struct Query<'a> {
     cli: &'a Cli,
     /// `$CONFIGURATION_DIRECTORY`, or what systemd would set.
-    above: Option<OsString>,
+    configuration_directory: Option<OsString>,
     layers: Layers,
     unit: Option<&'static Unit>,
 }
 
 impl<'a> Query<'a> {
     fn read(cli: &'a Cli) -> Result<Self, Error> {
-        let above = env::var_os("CONFIGURATION_DIRECTORY").or_else(|| user_directory(cli));
-        let layers = Layers::read(&cli.config, above.as_deref())?;
+        let configuration_directory =
+            env::var_os("CONFIGURATION_DIRECTORY").or_else(|| user_directory(cli));
+        let layers = Layers::read(&cli.config, configuration_directory.as_deref())?;
         Ok(Self {
             cli,
-            above,
+            configuration_directory,
             layers,
             unit: Unit::of_config(&cli.config),
         })
@@ -134,7 +134,9 @@ impl<'a> Query<'a> {
         }
         // A user unit reads with the permissions of its user, and a reload with those of
         // the service.
-        if let (Some(unit), None, None) = (self.unit, &self.above, self.cli.reload) {
+        if let (Some(unit), None, None) =
+            (self.unit, &self.configuration_directory, self.cli.reload)
+        {
             if sys::is_root() {
                 self.check_access(unit)?;
             } else {
@@ -146,11 +148,11 @@ impl<'a> Query<'a> {
     }
 
     fn search_paths(&self) -> Vec<PathBuf> {
-        files::search_paths(&self.cli.config, self.above.as_deref())
+        files::search_paths(&self.cli.config, self.configuration_directory.as_deref())
     }
 
-    /// Whether the service of the unit can read all that root could. If a drop-in of
-    /// the unit allows it to read more, obstacles are only warnings.
+    /// Whether the service of the unit can read all that root could. If a drop-in of the
+    /// unit may let it read more, obstacles are only warnings.
     fn check_access(&self, unit: &Unit) -> Result<(), Error> {
         let paths = self.search_paths();
         let directories = paths.iter().map(|path| files::drop_in_directory(path));
@@ -161,24 +163,20 @@ impl<'a> Query<'a> {
             .chain(read)
             .chain(message_files)
             .collect();
-        let mut obstacles = access::obstacles(|path| unit.hides(path), &files);
+        let mut obstacles = access::obstacles(&unit::VISIBLE, &unit.hidden(), &files);
         let Some(last) = obstacles.pop() else {
             return Ok(());
         };
-        let properties = properties::show(unit.service, &Unit::ACCESS_PROPERTIES);
-        let changed = Unit::changed_properties(&properties);
-        if changed.is_empty() {
+        let exceptions = access::exceptions(Path::new("/"), unit.service);
+        if exceptions.is_empty() {
             for obstacle in obstacles {
                 log::error!(MESSAGE_ID = event::SETTINGS_INVALID; "{obstacle}");
             }
             return Err(last);
         }
-        let changed = changed.join("=, ");
+        let exceptions = exceptions.join(", ");
         for obstacle in obstacles.iter().chain([&last]) {
-            log::warn!(
-                "{obstacle} (unless {changed}= of {} allows it)",
-                unit.service
-            );
+            log::warn!("{obstacle} (unless {exceptions} allows it)");
         }
         Ok(())
     }

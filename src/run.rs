@@ -4,8 +4,10 @@
 use std::env;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
+use crate::access;
 use crate::cli::Cli;
 use crate::error::Error;
 use crate::event;
@@ -21,6 +23,7 @@ use crate::sys;
 use crate::systemd::activation::{ListenError, PassedSocket};
 use crate::systemd::journal::{self, Protocol};
 use crate::systemd::notify::Notifier;
+use crate::unit;
 
 /// Executes the command line with the sockets that systemd passed, and logs the
 /// error that ends it, if any.
@@ -89,7 +92,16 @@ impl From<Error> for Failure {
 
 /// Reads the settings files that the command line names. systemd sets
 /// `$CONFIGURATION_DIRECTORY` for a user unit.
+///
+/// A removed directory is an error: without its files, the defaults would apply.
 fn read_layers(cli: &Cli) -> Result<Layers, Error> {
+    let [_, settings, transient] = unit::VISIBLE;
+    for directory in [settings, transient].map(Path::new) {
+        if access::is_removed(directory) {
+            let message = "was removed or replaced since the service started; restart the service";
+            return Err(Error::settings(directory, None, message));
+        }
+    }
     Layers::read(
         &cli.config,
         env::var_os("CONFIGURATION_DIRECTORY").as_deref(),

@@ -300,8 +300,9 @@ fn unreadable(path: &Path, error: &io::Error) -> Unreadable {
                     format!("cannot be found: '{}' is a link", link.display())
                 };
                 format!(
-                    "{subject} to '{}', which does not exist or is hidden by the sandbox of the \
-                     service (/home, /root, /tmp); correct the link, or remove it",
+                    "{subject} to '{}', which does not exist or is hidden by the sandbox (the \
+                     service sees only /usr, /etc/greeter and /run/greeter); correct the link, \
+                     or remove it",
                     target.display()
                 )
             }
@@ -312,7 +313,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Unreadable {
         }
         io::ErrorKind::PermissionDenied => {
             "cannot be read: permission denied; make it readable by all (chmod o+r, and o+x on \
-             each directory above it); the service sees nothing in /home, /root and /tmp"
+             each directory above it)"
                 .to_owned()
         }
         _ => format!(

@@ -134,7 +134,7 @@ fn read_message_file(
     let bytes = files::read_bytes(path)?.ok_or_else(|| {
         origin.error(&format!(
             "file '{}' not found; create it, or change 'message_file' \
-             (the service cannot see /home, /root and /tmp)",
+             (the service sees only /usr, /etc/greeter and /run/greeter)",
             path.display()
         ))
     })?;

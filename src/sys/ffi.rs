@@ -2,7 +2,6 @@
 //! The only file that contains `unsafe`.
 
 use std::env;
-use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -36,30 +35,6 @@ pub fn into_owned_fd(handle: impl IntoRawFd) -> OwnedFd {
 pub fn unset_variable(name: &str) {
     // SAFETY: there is no other thread that could read the environment.
     unsafe { env::remove_var(name) };
-}
-
-/// What a shell command prints to stdout; `None` if it fails. `std::process::Command` would
-/// do the same, and make the program depend on glibc 2.39 (pidfd_spawnp).
-pub fn command_output(command: &CStr) -> Option<Vec<u8>> {
-    let mut output = Vec::new();
-    let mut buffer = [0_u8; 4096];
-    // SAFETY: both strings end with a null byte; the stream is valid until pclose(3), and
-    // fread(3) writes at most the length of the buffer to it.
-    let status = unsafe {
-        let stream = libc::popen(command.as_ptr(), c"re".as_ptr());
-        if stream.is_null() {
-            return None;
-        }
-        loop {
-            let length = libc::fread(buffer.as_mut_ptr().cast(), 1, buffer.len(), stream);
-            if length == 0 {
-                break;
-            }
-            output.extend_from_slice(&buffer[..length]);
-        }
-        libc::pclose(stream)
-    };
-    (status == 0).then_some(output)
 }
 
 /// Waits until a descriptor is readable, for at most `timeout` milliseconds; `false`
@@ -198,18 +173,5 @@ mod tests {
         assert_eq!(tcp_state(client.as_fd()), Some(1));
         assert_eq!(tcp_state(listener.as_fd()), Some(10));
         assert_eq!(tcp_state(UnixStream::pair().unwrap().0.as_fd()), None);
-    }
-
-    #[test]
-    fn output_of_a_command_is_read_if_it_succeeds() {
-        assert_eq!(
-            command_output(c"echo one; echo two"),
-            Some(b"one\ntwo\n".to_vec())
-        );
-        assert_eq!(command_output(c"echo one; false"), None);
-        assert_eq!(
-            command_output(c"head -c 10000 /dev/zero").map(|output| output.len()),
-            Some(10000)
-        );
     }
 }

@@ -3,4 +3,3 @@
 pub mod activation;
 pub mod journal;
 pub(crate) mod notify;
-pub(crate) mod properties;

@@ -252,6 +252,14 @@ property() {
 	run systemctl show --value --property="$1" "$2"
 }
 
+# visible PID: prints every file that a process sees, without those in the directories that
+# each service sees (of which /lib and /lib64 are parts of /usr), in /proc and in /dev.
+visible() {
+	run nsenter --target "$1" --mount find / '(' -path /usr -o -path /lib -o -path /lib64 -o \
+		-path /etc/greeter -o -path /run/greeter -o -path /proc -o -path /dev ')' -prune -o \
+		! -type d -print
+}
+
 # Succeeds if no per-connection service exists.
 no_instances() {
 	[[ -z $(run systemctl list-units --plain --no-legend --all 'greeter-*@*') ]]

@@ -15,6 +15,10 @@ check "apt installs the package offline"
 install_greeter
 expect "ii " run dpkg-query --show --showformat='${db:Status-Abbrev}' greeter
 
+check "the root directory of the services exists and is empty"
+expect $'root 755\n' run stat --format='%U %a' /run/greeter-root
+expect "" run ls -A /run/greeter-root
+
 check "nothing is enabled, running or listening after the installation"
 for unit in $sockets greeter.service; do
 	expect_status 1 run systemctl is-enabled "$unit"

@@ -45,6 +45,21 @@ for unit in greeter.service greeter@25.service greeter-accepted@1.service greete
 	expect_status 0 run systemd-analyze security --no-pager --threshold=2 "$unit"
 done
 
+check "nothing of the host is visible to a service but /usr, the settings and two sockets of systemd"
+expect_status 0 run systemctl start greeter@2525.socket
+expect $'This is a test\n' greeting 127.0.0.1:2525
+for unit in greeter.service greeter@2525.service; do
+	expect $'/run/systemd/notify\n' eval "visible $(property MainPID "$unit") | grep -v '^/run/systemd/journal/'"
+done
+run systemctl stop greeter@2525.socket
+run greeter-load 127.0.0.1:4001 127.0.0.1:4002 --clients 2 --at-once 2 --hold --for 5 >/dev/null &
+load=$!
+two_instances() { [[ $(run pgrep --count --full -- '--config greeter-(accepted|inet)$') == 2 ]]; }
+expect_within 10 two_instances
+for pid in $(run pgrep --full -- '--config greeter-(accepted|inet)$'); do expect "" visible "$pid"; done
+wait "$load" || true
+expect_within 30 no_instances
+
 check "the services run as a dynamic user"
 user=$(run stat --format=%u "/proc/$(property MainPID greeter.service)")
 [[ $user -ge 61184 && $user -le 65519 ]] || fail "$user is not the ID of a dynamic user"

@@ -7,8 +7,11 @@
 boot
 install_greeter
 run useradd --create-home alice
-# Run in the container, because its /tmp is a separate file system.
-run sh -c 'for directory in /home/alice /root /tmp; do echo secret >$directory/secret; done'
+# Run in the container, because some of these are separate file systems. The last one is a
+# directory that no list of well-known directories contains.
+secrets="/home/alice /root /tmp /var/tmp /dev/shm /etc /run /run/user /srv /opt /mnt /var/lib /data"
+run sh -c "mkdir /data; for directory in $secrets; do echo secret >\$directory/secret; done"
+run mkdir /run/greeter
 
 # An instance exits with its connection: these connections stay open.
 for mode in accepted inet; do
@@ -17,15 +20,18 @@ for mode in accepted inet; do
 		linger_timeout = "20s"
 	END
 done
-run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
+run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket greeter@2525.socket
 load_pids=()
-for port in 4000 4001 4002; do
+for port in 4000 2525 4001 4002; do
 	run greeter-load "127.0.0.1:$port" --clients 1 --at-once 1 --hold --for 60 >/dev/null &
 	load_pids+=($!)
 done
-three_processes() { [[ $(run pgrep --count --exact greeter) == 3 ]]; }
-expect_within 20 three_processes
+four_processes() { [[ $(run pgrep --count --exact greeter) == 4 ]]; }
+expect_within 20 four_processes
 mapfile -t pids < <(run pgrep --exact greeter)
+mapfile -t instances < <(run pgrep --full -- '--config greeter-(accepted|inet)$')
+mapfile -t services < <(run pgrep --full -- '--config greeter$')
+expect "2 2" echo "${#instances[@]} ${#services[@]}"
 
 # in_sandbox NAMESPACE COMMAND...: runs a command as root in a namespace of each process,
 # so that the namespace restricts it, not the permissions of the user.
@@ -37,39 +43,61 @@ in_sandbox() {
 # The dynamic user exists only while a service runs.
 user=$(run stat --format=%u "/proc/${pids[0]}")
 
+# as_user PID COMMAND...: the same, as the user of the services, in one process.
+as_user() {
+	run nsenter --target "$1" --mount -- setpriv --reuid="$user" --regid="$user" --clear-groups "${@:2}"
+}
+
 check "/home, /root, the /tmp of others and devices are not visible"
-for hidden in /home/alice/secret /root/secret /tmp/secret; do
+for directory in $secrets; do
+	hidden=$directory/secret
 	expect_match "$hidden" run ls "$hidden"
 	expect "" in_sandbox --mount sh -c "cat $hidden 2>/dev/null; true"
 done
 expect "" in_sandbox --mount sh -c 'ls /dev/kmsg /dev/mem /dev/sda /dev/vda 2>/dev/null; true'
 
-check "per-connection services see only /usr and the settings"
-mapfile -t instances < <(run pgrep --full -- '--config greeter-(accepted|inet)$')
-expect 2 echo "${#instances[@]}"
-for pid in "${instances[@]}"; do
+check "nothing of the host is visible but /usr, /etc/greeter, /run/greeter"
+for pid in "${instances[@]}"; do expect "" visible "$pid"; done
+# And what the journal and sd_notify(3) need.
+for pid in "${services[@]}"; do
+	expect $'/run/systemd/notify\n' eval "visible $pid | grep -v '^/run/systemd/journal/'"
+done
+for pid in "${pids[@]}"; do
 	expect greeter run nsenter --target "$pid" --mount ls /etc
-	expect tmp run nsenter --target "$pid" --mount ls /var
-	expect "" run nsenter --target "$pid" --mount ls /var/tmp
-	expect_match denied run nsenter --target "$pid" --mount -- setpriv --reuid="$user" --clear-groups \
-		sh -c 'ls /sys /root 2>&1; true'
+	expect "" eval "run nsenter --target $pid --mount ls -A / |
+		grep -vxE 'dev|etc|lib|lib64|proc|root|run|sys|usr|var' || true"
+	expect_match denied as_user "$pid" sh -c 'ls /sys 2>&1; true'
+	for directory in /dev/shm /dev/mqueue /dev/hugepages; do
+		expect_match denied as_user "$pid" sh -c "ls $directory 2>&1; true"
+	done
+	expect "" as_user "$pid" sh -c 'ls -A /root /home /tmp /var/tmp /srv 2>/dev/null; true'
+	expect greeter-accepted.toml as_user "$pid" sh -c 'cd /etc/greeter && ls greeter-accepted.toml'
 done
 
 check "system files and settings are not writable"
 for directory in / /etc /etc/greeter /usr/bin /var/lib /var/log /run; do
 	for pid in "${pids[@]}"; do
-		expect refused run nsenter --target "$pid" --mount -- setpriv --reuid="$user" --clear-groups \
+		expect refused as_user "$pid" \
 			sh -c "touch $directory/probe 2>/dev/null && echo written || echo refused"
 	done
 done
 # Also not by root, in case the process gains its privileges.
 for directory in / /etc/greeter /usr/bin /var/lib; do
-	expect $'refused\nrefused\nrefused' in_sandbox --mount sh -c "touch $directory/probe 2>/dev/null && echo written || echo refused"
+	expect $'refused\nrefused\nrefused\nrefused' in_sandbox --mount sh -c "touch $directory/probe 2>/dev/null && echo written || echo refused"
 done
 
-check "each service has a private, writable /tmp"
-expect "" in_sandbox --mount sh -c 'touch /tmp/probe'
+check "nothing at all is writable, neither /tmp nor /dev/shm, and the host's /tmp is not used"
+for pid in "${pids[@]}"; do
+	# Some directories cannot be searched. The notification socket is a file to find, as its
+	# mount point is one.
+	expect $'/usr\n' as_user "$pid" sh -c 'find / "(" -path /proc -o -path /run/systemd/notify ")" -prune -o \
+		"(" -type d -o -type f ")" "(" -writable -o -path /usr ")" -print 2>/dev/null; true'
+	for directory in /tmp /var/tmp /dev/shm /dev/mqueue; do
+		expect refused as_user "$pid" sh -c "touch $directory/probe 2>/dev/null && echo written || echo refused"
+	done
+done
 expect secret run ls /tmp --ignore='systemd-private-*' --ignore='.*' --ignore='snap*'
+expect "" run sh -c 'ls -d /tmp/systemd-private-*-greeter* /var/tmp/systemd-private-*-greeter* 2>/dev/null; true'
 
 check "the only network device is a private loopback without listening sockets"
 for pid in "${pids[@]}"; do
@@ -104,8 +132,7 @@ for unit in greeter greeter@ greeter-accepted@ greeter-inet@; do
 done
 run rm -r /etc/greeter/greeter-accepted.toml.d /etc/greeter/greeter-inet.toml.d
 run systemctl daemon-reload
-run systemctl restart greeter.service
-run systemctl start greeter@2525.socket
+run systemctl restart greeter.service greeter@2525.service
 expect $'This is a test\n' greeting 127.0.0.1:4000
 expect $'This is a test\n' greeting '[::1]:2525'
 expect $'This socket was already accepted\n' greeting '[::1]:4001'

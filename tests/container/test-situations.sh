@@ -29,6 +29,12 @@ status_text() {
 	echo "Status: $(property StatusText greeter.service | sed -E 's/^[0-9]+ greetings? sent[^;]*(; last client [^;]*)?/…/')"
 }
 
+# The settings as installed, in the same directory: the services see this one.
+restore_settings() {
+	find "$container/root/etc/greeter" -mindepth 1 -delete
+	cp -a "$container/settings/." "$container/root/etc/greeter"
+}
+
 # situation NAME [CONFIG]: prepared by the shell script on stdin, in /etc/greeter.
 situation() {
 	local name=$1 config=${2-}
@@ -42,9 +48,7 @@ situation() {
 		run systemctl reload greeter.service >/dev/null 2>&1 || echo "[exit status $?]"
 		status_text
 	fi >"$container/output/$name"
-	# As it was.
-	rm -rf "$container/root/etc/greeter"
-	cp -a "$container/settings" "$container/root/etc/greeter"
+	restore_settings
 	run systemctl reload greeter.service
 	compare "$name"
 }
@@ -81,18 +85,89 @@ situation message-file-missing <<<'echo "message_file = \"absent\"" >greeter.tom
 situation message-file-dangling <<<'ln -s /srv/absent notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
 situation message-file-in-home <<<'echo x >/home/notice; echo "message_file = \"/home/notice\"" >greeter.toml.d/50.toml'
 situation message-file-in-tmp <<<'echo x >/tmp/notice; chmod 0644 /tmp/notice; echo "message_file = \"/tmp/notice\"" >greeter.toml.d/50.toml'
+situation message-file-in-srv <<<'echo x >/srv/notice; echo "message_file = \"/srv/notice\"" >greeter.toml.d/50.toml'
 situation message-file-0640 <<<'echo x >notice; chmod 0640 notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
 situation message-file-utf-16 <<<'printf "\376\377\0x" >notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
 situation message-file-hidden-from-instances greeter-accepted <<<'echo x >/srv/notice; mkdir greeter-accepted.toml.d; echo "message_file = \"/srv/notice\"" >greeter-accepted.toml.d/50.toml'
 
+# drop_in UNIT SETTING: adds a setting to a service, as 'systemctl edit' does.
+drop_in() {
+	printf '[Service]\n%s\n' "$2" | write "/etc/systemd/system/$1.d/50-test.conf"
+	run systemctl daemon-reload
+	run systemctl restart greeter.service
+}
+remove_drop_in() {
+	run rm -r "/etc/systemd/system/$1.d"
+	run systemctl daemon-reload
+	run systemctl restart greeter.service
+}
+
 check "a drop-in of the unit that may allow it makes obstacles warnings"
-write /etc/systemd/system/greeter.service.d/50-home.conf <<<$'[Service]\nProtectHome=read-only'
-run systemctl daemon-reload
+run sh -c 'mkdir /srv/notices; echo x >/srv/notices/text'
+# The drop-in of greeter(8).
+setting=BindReadOnlyPaths=/srv/notices
+expect_status 0 grep -x "$setting" "$repository/man/greeter.8.scd"
+drop_in greeter.service "$setting"
+situation message-file-in-srv-with-a-drop-in <<<'echo "message_file = \"/srv/notices/text\"" >greeter.toml.d/50.toml'
+# It was read.
+echo 'message_file = "/srv/notices/text"' | write /etc/greeter/greeter.toml.d/50.toml
+run systemctl reload greeter.service
+expect $'x\n' greeting 127.0.0.1:4000
+restore_settings
+remove_drop_in greeter.service
+drop_in greeter.service SupplementaryGroups=adm
+situation message-file-0640-with-a-drop-in <<<'echo x >notice; chown :adm notice; chmod 0640 notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
+remove_drop_in greeter.service
+drop_in greeter-accepted@.service BindReadOnlyPaths=/srv/notice
+situation message-file-of-instances-with-a-drop-in greeter-accepted <<<'echo y >/srv/notice; mkdir greeter-accepted.toml.d; echo "message_file = \"/srv/notice\"" >greeter-accepted.toml.d/50.toml'
+echo 'message_file = "/srv/notice"' | write /etc/greeter/greeter-accepted.toml.d/50.toml
+expect $'y\n' greeting 127.0.0.1:4001
+restore_settings
+remove_drop_in greeter-accepted@.service
+
+check "a credential as the message file"
+echo credential | write /srv/notice
+drop_in greeter.service LoadCredential=notice:/srv/notice
+echo 'message_file = "/run/credentials/greeter.service/notice"' | write /etc/greeter/greeter.toml.d/50.toml
 run systemctl restart greeter.service
-situation message-file-in-home-with-a-drop-in <<<'echo x >/home/notice; echo "message_file = \"/home/notice\"" >greeter.toml.d/50.toml'
-run rm -r /etc/systemd/system/greeter.service.d
-run systemctl daemon-reload
+expect $'credential\n' greeting 127.0.0.1:4000
+expect_status 0 run greeter --check
+expect_match 'unless LoadCredential= in /etc/systemd/system/greeter.service.d/50-test.conf allows it' echo "$output"
+restore_settings
+remove_drop_in greeter.service
+
+check "/etc/greeter is a link to a directory that is not visible"
+run mv /etc/greeter /srv/settings
+run ln -s /srv/settings /etc/greeter
+run sh -c 'mkdir /etc/greeter/greeter.toml.d; echo "message = \"linked\"" >/etc/greeter/greeter.toml.d/50.toml'
 run systemctl restart greeter.service
+expect $'linked\n' greeting 127.0.0.1:4000
+expect_match '^settings are valid$' run greeter --check
+run rm /etc/greeter /srv/settings/greeter.toml.d/50.toml
+run mv /srv/settings /etc/greeter
+run systemctl restart greeter.service
+
+check "without the root directory the service fails; systemd-tmpfiles creates it, as in greeter(8)"
+run systemctl stop --no-warn greeter.service
+run rm -r /run/greeter-root
+expect_status 1 run systemctl start greeter.service
+expect 226 property ExecMainStatus greeter.service
+run systemd-tmpfiles --create greeter-root.conf
+run systemctl restart greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
+
+check "a directory of settings that was replaced: a reload changes nothing, a restart applies it"
+echo 'message = "before"' | write /etc/greeter/greeter.toml.d/50.toml
+run systemctl reload greeter.service
+run rm -r /etc/greeter
+run mkdir /etc/greeter
+restore_settings
+run systemctl reload greeter.service
+expect $'before\n' greeting 127.0.0.1:4000
+expect_match 'reload failed: /etc/greeter: was removed or replaced since the service started; restart the service' \
+	property StatusText greeter.service
+run systemctl restart greeter.service
+expect $'This is a test\n' greeting 127.0.0.1:4000
 
 # socket NAME: a socket unit on stdin that greeter.service cannot serve.
 socket() {
