@@ -99,12 +99,6 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 			-e 's|@visible@|$(strip /usr $(filter-out /usr/%,$(bindir)))|g' systemd/$$unit >$$to; \
 		chmod 0644 $$to; \
 	done
-	@# Version 0.1 installed these. A distribution can have a sysusers.d/greeter.conf, too.
-	rm -f $(DESTDIR)$(systemdsystemunitdir)/greeter-netns.service \
-		$(DESTDIR)$(systemdsystempresetdir)/80-greeter.preset \
-		$(DESTDIR)$(systemduserpresetdir)/80-greeter.preset
-	@! grep -qs '"Greeting service"' $(DESTDIR)$(prefix)/lib/sysusers.d/greeter.conf || \
-		rm $(DESTDIR)$(prefix)/lib/sysusers.d/greeter.conf
 	$(INSTALL_DATA) systemd/system/95-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
 	$(INSTALL_DATA) systemd/user/95-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
 	$(INSTALL_DATA) systemd/greeter.catalog $(DESTDIR)$(catalogdir)/
