@@ -64,12 +64,12 @@ build: ## compile target/release/greeter
 
 man: $(manuals:%=target/man/%) ## generate the manual pages in target/man
 
-# Two steps, because the exit status of a pipe is that of awk only.
-target/man/%: man/%.scd man/tidy.awk
+# scdoc turns hyphenation off before the macro .TH, which turns it on again. Hyphenation
+# would split the names of keys.
+target/man/%: man/%.scd
 	@mkdir -p $(@D)
-	$(SCDOC) <$< >$@.raw
-	awk -f man/tidy.awk $@.raw >$@
-	@rm -f $@.raw
+	$(SCDOC) <$< >$@
+	sed -i '/^\.TH /a .nh' $@
 
 install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(sysconfdir)
 	@test -e $(PROGRAM) || { echo >&2 "make install: '$(PROGRAM)' is missing; run 'make' first"; exit 1; }
