@@ -1,4 +1,4 @@
-# Builds, installs, packages and tests greeter. `make help` lists the targets.
+# Builds, installs and tests greeter. `make help` lists the targets.
 #
 # `install` contains the only list of installed files: debian/rules and
 # rpm/greeter.spec call it, so that all packages have the same files. It does not
@@ -35,9 +35,6 @@ CARGO = cargo
 SCDOC = scdoc
 DESTDIR =
 
-# Where the repositories of `make repo` will be served.
-REPOSITORY_URL = https://packages.example.org/greeter
-
 # The program to install; a package that builds it elsewhere sets this.
 PROGRAM = target/release/greeter
 
@@ -54,7 +51,7 @@ add_bindir = $(if $(filter /usr/%,$(bindir)),,-e 's|^BindReadOnlyPaths=/usr |&$(
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-.PHONY: all build man install uninstall test deb deb-arm64 rpm image dist release repo reproduce demo check check-releases check-versions archive-check soak load bench fuzz anomaly mutants sanitize audit clean help
+.PHONY: all build man install uninstall test clean help
 
 all: build man ## build the program and the manual pages (the default)
 
@@ -63,12 +60,12 @@ build: ## compile target/release/greeter
 
 man: $(manuals:%=target/man/%) ## generate the manual pages in target/man
 
-# Two steps, because the exit status of a pipe is that of awk only.
-target/man/%: man/%.scd man/tidy.awk
+# scdoc turns hyphenation off before the macro .TH, which turns it on again. Hyphenation
+# would split the names of keys.
+target/man/%: man/%.scd
 	@mkdir -p $(@D)
-	$(SCDOC) <$< >$@.raw
-	awk -f man/tidy.awk $@.raw >$@
-	@rm -f $@.raw
+	$(SCDOC) <$< >$@
+	sed -i '/^\.TH /a .nh' $@
 
 install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(sysconfdir)
 	@test -e $(PROGRAM) || { echo >&2 "make install: '$(PROGRAM)' is missing; run 'make' first"; exit 1; }
@@ -94,12 +91,6 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 		sed -e 's|@bindir@|$(bindir)|g' $(add_bindir) systemd/$$unit >$$to; \
 		chmod 0644 $$to; \
 	done
-	@# Version 0.1 installed these. A distribution can have a sysusers.d/greeter.conf, too.
-	rm -f $(DESTDIR)$(systemdsystemunitdir)/greeter-netns.service \
-		$(DESTDIR)$(systemdsystempresetdir)/80-greeter.preset \
-		$(DESTDIR)$(systemduserpresetdir)/80-greeter.preset
-	@! grep -qs '"Greeting service"' $(DESTDIR)$(prefix)/lib/sysusers.d/greeter.conf || \
-		rm $(DESTDIR)$(prefix)/lib/sysusers.d/greeter.conf
 	$(INSTALL_DATA) systemd/system/95-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
 	$(INSTALL_DATA) systemd/user/95-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
 	$(INSTALL_DATA) systemd/greeter.catalog $(DESTDIR)$(catalogdir)/
@@ -144,105 +135,13 @@ uninstall: ## remove the files installed by `make install` with the same variabl
 test: man ## run the unit and integration tests
 	$(CARGO) test --locked
 
-check: ## run all tests, including those of the packages in booted containers
-	tools/check
-
-check-releases: ## test the Debian package on Debian 12, 13 and testing
-	tools/install-deps rust deb container
-	bench/build target/tools
-	tools/build-deb
-	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
-	set -e; for suite in bookworm testing; do tests/container/test-maintenance.sh $$suite; done
-	tests/container/test-proxies.sh testing
-
-check-versions: ## run the tests with the oldest and the newest version of each crate
-	tools/install-deps rust
-	tools/test-versions
-
-archive-check: ## what `make check` omits, as it takes long or depends on sid
-	tools/check --archive
-
-soak: ## run the load and fault tests at full size (about one hour)
-	tools/install-deps rust deb container
-	bench/build target/tools
-	tools/build-deb
-	tests/container/test-modes.sh soak
-	tests/container/test-load.sh soak
-	tests/container/test-faults.sh soak
-	tests/container/test-instances.sh soak
-	tests/container/test-maintenance.sh soak
-
-deb: ## build the Debian packages in dist/, offline in a clean Debian 13
-	tools/install-deps deb
-	tools/build-deb
-
-deb-arm64: ## build the Debian package for arm64, and test it under qemu
-	tools/install-deps deb
-	HOST_ARCHITECTURE=arm64 tools/build-deb
-	HOST_ARCHITECTURE=arm64 tools/lint-deb
-	HOST_ARCHITECTURE=arm64 tools/test-cross
-
-rpm: ## build the source and binary RPMs in dist/, offline in a clean Debian 13
-	tools/install-deps rpm
-	tools/build-rpm
-
-image: ## build a container image in dist/, for podman import, in a clean Debian 13
-	tools/install-deps rpm
-	tools/build-image
-
-load: ## build the load generator target/tools/greeter-load, statically linked
-	bench/build target/tools
-
-bench: ## compare CPU, memory and lost connections with nginx and C programs
-	bench/run
-
-fuzz: ## run each fuzz target with ten million inputs
-	tools/install-deps rust fuzz
-	fuzz/run runs=10000000
-
-anomaly: ## inject each error at each system call (about five minutes)
-	tools/install-deps rust
-	$(CARGO) test --locked --release --test anomaly -- --full
-
-mutants: ## change the source in small ways, and list what no test notices (an hour)
-	tools/install-deps rust
-	tools/mutants
-
-sanitize: ## run the socket tests under AddressSanitizer
-	tools/install-deps rust
-	tools/sanitize
-
-audit: ## check the dependencies: known vulnerabilities, licences, sources
-	tools/install-deps rust
-	tools/audit
-
-dist: deb deb-arm64 rpm image ## build all files of a release in dist/, for amd64 and arm64, with signed checksums
-	tools/install-deps rust dist
-	tools/build-dist
-
-release: ## check that everything names VERSION, build dist/, and tag the commit
-	tools/release $(VERSION)
-
-repo: ## build signed apt and dnf repositories of the packages in dist/repo
-	tools/install-deps deb rpm
-	tools/build-deb
-	tools/build-rpm
-	tools/build-repository dist/repo $(REPOSITORY_URL)
-
-reproduce: ## build the packages twice in different environments, and compare them
-	tools/install-deps deb rpm
-	tools/build-deb
-	tools/build-rpm
-	tools/build-deb --reproduce
-	tools/build-rpm --reproduce
-
-demo: ## build the Debian package and demonstrate it in a booted container
-	tools/install-deps deb container
-	tools/build-deb
-	tests/container/demo.sh
-
-clean: ## remove everything that was built, including the Debian images
-	tools/clean
+clean: ## remove everything that was built
+	@# The Debian images belong to root.
+	[ ! -e target/roots ] || tools/as-root rm -rf --one-file-system target/roots
+	rm -rf target dist
 
 help: ## print this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+# Targets for packages and tests, which the release tarball omits.
+-include tools/targets.mk

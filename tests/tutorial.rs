@@ -259,7 +259,7 @@ fn own_service_is_valid_after_the_steps_of_the_tutorial() {
         assert!(output.status.success(), "{command}: {stderr}");
     };
     run(
-        "cp -r $SOURCE/{examples,systemd,tools,debian} . && cp $SOURCE/{Cargo.*,.gitignore,LICENSE-*} .",
+        "cp -r $SOURCE/{examples,systemd,tools,debian} . && cp $SOURCE/{Cargo.*,.gitattributes,.gitignore,LICENSE-*} .",
     );
     run(&script);
     run("cd ../hourly && ! grep -rI greeter . && make -s install DESTDIR=stage PROGRAM=/bin/true");

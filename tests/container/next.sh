@@ -37,13 +37,9 @@ build_next_rpm() {
 # build_next_deb DEB: builds the next release of a Debian package in /root/packages as
 # next.deb.
 build_next_deb() {
-	copy_in "$1" /root/packages
-	run sh -euc '
-		cd /root/packages
-		dpkg-deb --raw-extract "$1" next
-		sed -i "s/^Version: .*/&+next/" next/DEBIAN/control
-		echo "# the next version" >>next/etc/greeter/greeter-inet.toml
-		dpkg-deb --build next next.deb' . "${1##*/}" >"$container/next.log" || fail "$(cat "$container/next.log")"
+	copy_in "$1" "$repository/tests/container/next-deb" /root/packages
+	run /root/packages/next-deb "/root/packages/${1##*/}" /root/packages/next.deb \
+		>"$container/next.log" 2>&1 || fail "$(cat "$container/next.log")"
 }
 
 # The listening sockets, with their inode numbers.

@@ -17,9 +17,8 @@ list_files() {
 		-o -path /var/lib/systemd/deb-systemd-helper-enabled -o -path /var/lib/systemd/deb-systemd-user-helper-enabled \
 		-o -path /var/lib/apt \) -prune -o -print | LC_ALL=C sort
 }
-# The account that version 0.1 created, or greetd has created.
-run useradd --system --home-dir / --shell /usr/sbin/nologin greeter
-accounts=$(run cat /etc/passwd /etc/group)
+accounts=$(create_greetd_account greetd)
+expect_match '^greeter:.*:/var/lib/greetd:/bin/bash$' echo "$accounts"
 list_files >"$container/before"
 
 install_greeter
@@ -100,6 +99,7 @@ upgrade
 expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_match '^# the next version$' cat "$container/root/etc/greeter/greeter-inet.toml"
 expect_match . cat "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
+expect "$accounts" run cat /etc/passwd /etc/group
 
 check "an upgrade that could not start again leaves the running services alone"
 downgrade
@@ -107,14 +107,31 @@ expect $'This is a test\n' greeting 127.0.0.1:4000
 services="greeter.service greeter@2525.service greeter@2526.service"
 main_pids() { for unit in $services; do property MainPID "$unit"; done; }
 processes=$(main_pids)
-chmod 0600 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
+echo 'for some users' | write /etc/greeter/notice
+echo 'message_file = "/etc/greeter/notice"' | write /etc/greeter/greeter.toml.d/50-test.toml
+run chmod 0640 /etc/greeter/notice
+run chmod 0600 /etc/greeter/greeter.toml.d/50-test.toml
 upgrade
 expect_match "50-test.toml: the service cannot read it, as its mode is 0600; run 'chmod o\+r" cat "$container/apt.log"
+expect_match "/etc/greeter/notice: the service cannot read it, as its mode is 0640; run 'chmod o\+r /etc/greeter/notice'" \
+	cat "$container/apt.log"
 expect_match "correct the settings, then run 'systemctl restart $services'" cat "$container/apt.log"
 expect "$processes" main_pids
 for port in 4000 2525 2526; do expect $'This is a test\n' greeting "127.0.0.1:$port"; done
+expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
 expect_status 3 run systemctl is-active greeter@2527.service greeter@2528.socket
-chmod 0644 "$container/root/etc/greeter/greeter.toml.d/50-test.toml"
+
+check "what the messages say helps"
+run chmod o+r /etc/greeter/greeter.toml.d/50-test.toml /etc/greeter/notice
+# shellcheck disable=SC2086 # one word per unit
+run systemctl restart $services
+for port in 4000 2525 2526; do expect $'for some users\n' greeting "127.0.0.1:$port"; done
+user=$(run stat --format=%u "/proc/$(property MainPID greeter.service)")
+[[ $user -ge 61184 && $user -le 65519 ]] || fail "$user is not the ID of a dynamic user"
+run systemctl reload greeter.service
+expect_nothing_failed
+run rm /etc/greeter/notice
+echo 'message = "This is a test"' | write /etc/greeter/greeter.toml.d/50-test.toml
 
 check "the removal stops sockets, service and instances, and keeps the settings"
 run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
@@ -125,6 +142,7 @@ expect "" run systemctl list-units --plain --no-legend --state=active,activating
 expect_status 1 run pgrep --exact greeter
 expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_nothing_failed
+expect "$accounts" run cat /etc/passwd /etc/group
 
 check "a new installation starts no instance, and finds them enabled"
 run apt install -y "/root/packages/${old##*/}" >"$container/apt.log" 2>&1
@@ -145,53 +163,4 @@ rm -r "$container/root/etc/greeter"
 list_files >"$container/after"
 expect "" diff "$container/before" "$container/after"
 expect_status 1 run sh -c 'ls /var/lib/systemd/deb-systemd-*-helper-enabled/greeter* /etc/systemd/*/*/greeter* 2>/dev/null | grep .'
-
-# -- From version 0.1 -------------------------------------------------------------
-
-destroy_container
-boot
-
-accounts=$(create_greetd_account greetd)
-expect_match '^greeter:.*:/var/lib/greetd:/bin/bash$' echo "$accounts"
-
-copy_in "$(package)" "$repository/tests/container/repack-0.1" /root/packages
-run /root/packages/repack-0.1 "/root/packages/${old##*/}" /root/packages/0.1.deb >"$container/0.1.log" ||
-	fail "$(cat "$container/0.1.log")"
-
-check "an upgrade from 0.1 reports files that only its account could read, and keeps its process"
-run apt install -y /root/packages/0.1.deb >"$container/apt.log" 2>&1
-echo 'only for the account' | write /etc/greeter/notice
-echo 'message_file = "/etc/greeter/notice"' | write /etc/greeter/greeter.toml.d/50-test.toml
-run chown root:greeter /etc/greeter/notice
-run chmod 0640 /etc/greeter/notice
-run systemctl enable --quiet --now greeter.socket greeter-accepted.socket greeter-inet.socket
-expect $'only for the account\n' greeting 127.0.0.1:4000
-pid=$(property MainPID greeter.service)
-expect greeter run stat --format=%U "/proc/$pid"
-expect active run systemctl is-active greeter-netns.service
-run apt install -y "/root/packages/${old##*/}" >"$container/apt.log" 2>&1
-expect_match "/etc/greeter/notice: the service cannot read it, as its mode is 0640; run 'chmod o\+r /etc/greeter/notice'" \
-	cat "$container/apt.log"
-expect_match "correct the settings, then run 'systemctl restart greeter.service'" cat "$container/apt.log"
-expect "$pid" property MainPID greeter.service
-expect $'only for the account\n' greeting 127.0.0.1:4000
-expect $'This socket was already accepted\n' greeting 127.0.0.1:4001
-
-check "the unit of 0.1 is stopped, and what the messages say helps"
-expect "not-found inactive" run sh -c 'systemctl show --value --property=LoadState,ActiveState greeter-netns.service | xargs'
-run chmod o+r /etc/greeter/notice
-run systemctl restart greeter.service
-expect $'only for the account\n' greeting 127.0.0.1:4000
-user=$(run stat --format=%u "/proc/$(property MainPID greeter.service)")
-[[ $user -ge 61184 && $user -le 65519 ]] || fail "$user is not the ID of a dynamic user"
-run systemctl reload greeter.service
-expect_nothing_failed
-
-check "the account of greetd is unchanged by installation, upgrade, removal and purge"
-expect "$accounts" run cat /etc/passwd /etc/group
-expect_status 1 run test -e /usr/lib/sysusers.d/greeter.conf
-run apt remove -y greeter >"$container/apt.log" 2>&1
-expect "$accounts" run cat /etc/passwd /etc/group
-run apt purge -y greeter >"$container/apt.log" 2>&1
-expect "$accounts" run cat /etc/passwd /etc/group
 end_of_tests
