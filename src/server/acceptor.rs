@@ -22,7 +22,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Descriptors that connections cannot use: the process has about fifteen open
 /// beside its sockets, and needs some more to notify systemd and to reload.
 const RESERVED_FDS: usize = 32;
-/// How long clients may wait in the backlogs while no connection is accepted, before open
+/// How long there may be clients in the backlogs without a place for them, before open
 /// connections that make no progress are closed.
 const MAX_STALL: Duration = Duration::from_millis(500);
 /// How often a shortage is logged, at most.
@@ -42,7 +42,7 @@ pub struct Acceptor {
     /// Set after a shortage of descriptors or memory.
     paused_until: Option<Instant>,
     shortage_warnings: Every,
-    /// Since when clients wait and nothing is accepted.
+    /// Since when there have been clients in the backlogs, and no place for the next one.
     stalled_since: Option<Instant>,
 }
 
@@ -133,10 +133,14 @@ impl Acceptor {
         }
     }
 
-    /// Whether clients have waited too long for one of the `open` connections to end.
+    /// Whether clients have waited too long for one of the `open` connections to end: a
+    /// backlog that was never empty meanwhile, although some of them were accepted.
     pub fn is_stalled(&mut self, open: usize, now: Instant) -> bool {
-        if self.has_room(open) || !self.has_pending(now) {
+        if !self.has_pending(now) {
             self.stalled_since = None;
+            return false;
+        }
+        if self.has_room(open) {
             return false;
         }
         let since = *self.stalled_since.get_or_insert(now);
@@ -169,7 +173,6 @@ impl Acceptor {
             }
             match listener.accept(now) {
                 AcceptResult::Connection(socket, peer) => {
-                    self.stalled_since = None;
                     return Some(AcceptedSocket {
                         socket,
                         peer,
@@ -324,12 +327,17 @@ mod tests {
         assert!(!acceptor.is_stalled(1024, now));
         assert!(!acceptor.is_stalled(1024, later - Duration::from_millis(1)));
         assert!(acceptor.is_stalled(1024, later));
-        // It begins again.
+        // It begins again, and goes on while some are accepted.
+        let _another_client = connect(&socket);
         assert!(!acceptor.is_stalled(1024, later));
         assert!(!acceptor.is_stalled(1023, later + MAX_STALL));
-        assert!(acceptor.accept(1023, now).is_some());
-        assert!(acceptor.accept(1023, now).is_none());
-        assert!(!acceptor.is_stalled(1024, now));
+        assert!(acceptor.accept(1023, later).is_some());
+        assert!(acceptor.is_stalled(1024, later + MAX_STALL));
+        // It ends when the backlog is empty.
+        assert!(!acceptor.is_stalled(1024, later));
+        assert!(acceptor.accept(1023, later).is_some());
+        assert!(acceptor.accept(1023, later).is_none());
+        assert!(!acceptor.is_stalled(1024, later + MAX_STALL));
         assert_eq!(acceptor.next_attempt(1024), None);
     }
 

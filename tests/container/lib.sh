@@ -155,15 +155,21 @@ destroy_container() {
 	container='' nspawn_pid=''
 }
 
-# Runs a command in the container, as root, without the environment of this script.
-run() {
+# Prints the process ID of the container's systemd. A reboot changes it.
+leader() {
 	local leader=
-	# Read each time: a reboot changes it.
 	read -r leader _ <"/proc/$nspawn_pid/task/$nspawn_pid/children" || :
 	if [[ -z $leader ]]; then
 		echo "the container is not running" >&2
 		return 1
 	fi
+	echo "$leader"
+}
+
+# Runs a command in the container, as root, without the environment of this script.
+run() {
+	local leader
+	leader=$(leader) || return
 	nsenter --all --target "$leader" -- env -i HOME=/root LANG=C.UTF-8 TERM=dumb \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 		DEBIAN_FRONTEND=noninteractive SYSTEMD_COLORS=0 SYSTEMD_PAGER='' SYSTEMD_LOG_LEVEL=notice \

@@ -162,7 +162,7 @@ done
 [[ -n $healed ]] || fail "the port is still closed after a minute"
 note "the port is open again after $healed s"
 expect_match 'cannot accept on' run journalctl --no-pager --unit=greeter.service --lines=100
-expect active run systemctl is-active greeter.socket greeter.service
+for unit in greeter.socket greeter.service; do expect active run systemctl is-active "$unit"; done
 
 check "after a reboot all three modes greet without any command"
 run systemctl reboot

@@ -86,6 +86,15 @@ journal --unit=greeter.service MESSAGE_ID=48b5678f1a3b4f7d9c085d591f46dbd7 >"$co
 expect 1 grep -c "'mesage'" "$container/errors"
 expect_match 'Status: ".*; reload failed: .*50-test.toml' run systemctl status --no-pager greeter.service
 
+check "a port that systemd would read as octal, hexadecimal or binary is refused"
+for instance in 025 0x19 0o31 0b11001; do
+	expect_status 1 run systemctl start "greeter@$instance.socket"
+	expect_match 'write the port without leading zeros, as in greeter@25.socket' \
+		run journalctl --no-pager --boot --unit="greeter@$instance.socket"
+done
+[[ -z $(run ss --no-header --listening --tcp --numeric 'sport = :21 or sport = :25') ]] || fail "a port is open"
+run systemctl reset-failed
+
 check "a reload applies new settings to new connections"
 write /etc/greeter/greeter.toml.d/50-test.toml <<<'message = "changed"'
 run systemctl reload greeter.service
