@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use crate::access;
 use crate::cli::Cli;
-use crate::error::Error;
+use crate::error::{Error, escape_control};
 use crate::event;
 use crate::greeting::Context;
 use crate::mode::Mode;
@@ -75,7 +75,7 @@ impl<'a> Query<'a> {
 
     /// The settings as the service loads them: its sockets have the mode of the unit.
     fn settings(&self) -> Result<Settings, Error> {
-        load::settings(&self.layers, self.unit.map(|unit| unit.mode))
+        load::settings_of_service(&self.layers, self.unit.map(|unit| unit.mode))
     }
 
     /// The mode of the service.
@@ -99,7 +99,7 @@ impl<'a> Query<'a> {
 
     fn show_config(&self) -> Result<String, Error> {
         // Settings that the sockets do not match are shown, too.
-        load::settings(&self.layers, None)?;
+        load::settings_of_service(&self.layers, None)?;
         Ok(show::show(&self.layers, self.mode()))
     }
 
@@ -110,13 +110,13 @@ impl<'a> Query<'a> {
         let mode = self.mode();
         let mut out = String::new();
         for path in self.layers.paths() {
-            out += &format!("{}: read\n", path.display());
+            out += &format!("{}: read\n", printable(path));
         }
         if out.is_empty() {
             out += "no settings file found, using defaults\n";
         }
         for path in files::ignored(&self.search_paths())? {
-            let path = path.display();
+            let path = printable(&path);
             out += &format!("{path}: ignored, because its name is not NAME.toml\n");
         }
         let mode_setting = settings.mode.map_or("auto", Mode::name);
@@ -130,7 +130,8 @@ impl<'a> Query<'a> {
         };
         out += &format!("greeting: {}\n", describe(mode.socket_name()));
         for name in settings.greetings.names() {
-            out += &format!("greeting of sockets named '{name}': {}\n", describe(name));
+            let shown = escape_control(name);
+            out += &format!("greeting of sockets named '{shown}': {}\n", describe(name));
         }
         // A user unit reads with the permissions of its user, and a reload with those of
         // the service.
@@ -180,6 +181,11 @@ impl<'a> Query<'a> {
         }
         Ok(())
     }
+}
+
+/// A path without control characters, on one line.
+fn printable(path: &Path) -> String {
+    escape_control(&path.to_string_lossy())
 }
 
 /// The directory of the user's units, which systemd passes to them as

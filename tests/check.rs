@@ -261,6 +261,59 @@ fn empty_text_is_valid_as_raw_bytes() {
     );
 }
 
+/// A file's name can contain anything but a slash: none of it reaches the terminal, nor
+/// adds a line that reads as a setting.
+#[test]
+fn control_characters_in_names_are_escaped() {
+    let directory = support::TempDir::new();
+    let settings = directory.write("g.toml", "message = 'x'\n");
+    let name = "a\x1b[2J\nmode = \"inet\".toml";
+    directory.write(
+        &format!("g.toml.d/{name}"),
+        "[greeting.\"\\u001b\"]\nmessage = 'y'\n",
+    );
+    directory.write("g.toml.d/b\x07.conf", "");
+    for query in ["--check", "--show-config"] {
+        let output = Command::new(support::GREETER)
+            .args(["--config", &settings, query])
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success());
+        let is_clean = |line: &str| !line.contains(char::is_control);
+        assert!(stdout.lines().all(is_clean), "{query}: {stdout:?}");
+        let added = stdout
+            .lines()
+            .any(|line| line.starts_with("mode = \"inet\""));
+        assert!(!added, "{query}: {stdout:?}");
+        assert!(stdout.contains("a\\u{1b}[2J\\nmode"), "{query}: {stdout:?}");
+    }
+}
+
+/// Only the service can read it.
+#[test]
+fn credential_that_cannot_be_read_is_a_warning() {
+    let directory = support::TempDir::new();
+    let settings = directory.write(
+        "g.toml",
+        "message_file = '/run/credentials/greeter.service/notice'\n",
+    );
+    let output = Command::new(support::GREETER)
+        .args(["--config", &settings, "--check"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let expected = "'/run/credentials/greeter.service/notice' was not checked: it is a credential";
+    assert!(stderr.contains(expected), "{stderr}");
+    // The service needs it.
+    let service = Command::new(support::GREETER)
+        .args(["--listen", "127.0.0.1:0", "--config", &settings])
+        .output()
+        .unwrap();
+    assert_eq!(service.status.code(), Some(78));
+}
+
 #[test]
 fn drop_ins_that_are_passed_over_are_listed() {
     let directory = support::TempDir::new();

@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +21,16 @@ struct Injection {
 impl Injection {
     /// The first calls of this kind from now on fail with this error.
     fn new(server: &Standalone, call: &str, error: &str, count: usize) -> Self {
+        Self::attach(server, call, &format!("error={error}:when=1..{count}"))
+    }
+
+    /// The first call of this kind from now on takes this long.
+    fn delay(server: &Standalone, call: &str, delay: Duration) -> Self {
+        let effect = format!("delay_enter={}:when=1", delay.as_micros());
+        Self::attach(server, call, &effect)
+    }
+
+    fn attach(server: &Standalone, call: &str, effect: &str) -> Self {
         let mut strace = Command::new("strace")
             .args([
                 "-f",
@@ -29,7 +40,7 @@ impl Injection {
                 &format!("trace={call}"),
                 "-e",
             ])
-            .arg(format!("inject={call}:error={error}:when=1..{count}"))
+            .arg(format!("inject={call}:{effect}"))
             .args(["-p", &server.process.pid().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -322,6 +333,52 @@ fn input_does_not_end_the_pause() {
     client.read_to_string(&mut received).unwrap();
     assert_eq!(received, "This is a test\n");
     server.stop();
+}
+
+/// The deadlines of these clients have passed when the loop goes on.
+fn check_late_headers(late: impl FnOnce(&Standalone, &[TcpStream])) {
+    let directory = TempDir::new();
+    let path = directory.write(
+        "g.toml",
+        "proxy_protocol = 'required'\n[limits]\nheader_timeout = '500ms'\n",
+    );
+    let server = Standalone::start(&path);
+    let clients: Vec<TcpStream> = (0..300).map(|_| server.connect()).collect();
+    late(&server, &clients);
+    for mut client in clients {
+        let mut received = String::new();
+        client.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "This is a test\n");
+    }
+    server.stop();
+}
+
+fn send_headers(clients: &[TcpStream]) {
+    for mut client in clients {
+        client.write_all(b"PROXY UNKNOWN\r\n").unwrap();
+    }
+}
+
+#[test]
+fn headers_that_arrive_while_the_process_is_stopped_are_in_time() {
+    check_late_headers(|server, clients| {
+        server.process.signal("-STOP");
+        send_headers(clients);
+        thread::sleep(Duration::from_secs(1));
+        server.process.signal("-CONT");
+    });
+}
+
+#[test]
+fn headers_that_arrive_during_a_slow_reload_are_in_time() {
+    check_late_headers(|server, clients| {
+        let injection = Injection::delay(server, "openat", Duration::from_secs(1));
+        server.process.signal("-HUP");
+        thread::sleep(Duration::from_millis(100));
+        send_headers(clients);
+        server.process.expect_stderr("settings reloaded");
+        drop(injection);
+    });
 }
 
 /// SIGTERM is seen although the handler's write fails, or the wait is interrupted.

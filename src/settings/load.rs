@@ -20,6 +20,27 @@ use crate::mode::Mode;
 /// # Errors
 /// [`Error::Settings`] for the first invalid value, with its position and a fix.
 pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, Error> {
+    convert(layers, socket_mode, Cache::default())
+}
+
+/// Does the same for a query. A credential of the service (systemd.exec(5)) that cannot be
+/// read is only a warning, as no other process may read it.
+///
+/// # Errors
+/// As [`settings`].
+pub fn settings_of_service(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, Error> {
+    let cache = Cache {
+        may_lack_credentials: true,
+        ..Cache::default()
+    };
+    convert(layers, socket_mode, cache)
+}
+
+fn convert(
+    layers: &Layers,
+    socket_mode: Option<Mode>,
+    mut cache: Cache,
+) -> Result<Settings, Error> {
     let merged = layers.merge();
     let general = &merged.general;
     let requested = &general.mode;
@@ -39,7 +60,7 @@ pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, 
         log_peer: general.log_peer.value,
         log_exclude: general.log_exclude.value.clone(),
         limits: Rc::new(Limits::from(&merged.limits)),
-        greetings: greetings(&merged, mode)?,
+        greetings: greetings(&merged, mode, &mut cache)?,
     })
 }
 
@@ -52,8 +73,7 @@ fn mode_mismatch(requested: Mode, socket: Mode, origin: &Origin<'_>) -> Error {
     ))
 }
 
-fn greetings(merged: &Merged<'_>, mode: Mode) -> Result<Greetings, Error> {
-    let mut cache = Cache::default();
+fn greetings(merged: &Merged<'_>, mode: Mode, cache: &mut Cache) -> Result<Greetings, Error> {
     let message = merged.message(mode);
     let line_ending = merged.general.line_ending.value;
     let proxy_protocol = merged.general.proxy_protocol.value;
@@ -79,12 +99,17 @@ fn greetings(merged: &Merged<'_>, mode: Mode) -> Result<Greetings, Error> {
     Ok(Greetings::new(default, by_name))
 }
 
+/// Where systemd shows the credentials of a unit to its processes (systemd.exec(5)).
+const CREDENTIALS: &str = "/run/credentials";
+
 /// The greetings that were parsed, so that each distinct text is in memory once, and
 /// each message file is read once.
 #[derive(Default)]
 struct Cache {
     by_path: HashMap<(PathBuf, LineEnding), Greeting>,
     distinct: HashSet<Greeting>,
+    /// Whether an unreadable credential is only a warning.
+    may_lack_credentials: bool,
 }
 
 impl Cache {
@@ -108,7 +133,17 @@ impl Cache {
                 if let Some(greeting) = self.by_path.get(&key) {
                     return Ok(greeting.clone());
                 }
-                let greeting = read_message_file(&key.0, ending, &message.origin)?;
+                let greeting = match read_message_file(&key.0, ending, &message.origin) {
+                    Err(_) if self.may_lack_credentials && key.0.starts_with(CREDENTIALS) => {
+                        log::warn!(
+                            "'{}' was not checked: it is a credential, which only the service can \
+                             read",
+                            key.0.display()
+                        );
+                        Greeting::Fixed(Rc::new([]))
+                    }
+                    result => result?,
+                };
                 let greeting = self.share(greeting);
                 self.by_path.insert(key, greeting.clone());
                 Ok(greeting)
