@@ -115,12 +115,30 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
             "number too large; write a smaller one".to_owned()
         }
         _ if message.contains("duplicate key") => "duplicate key; remove one of the two".to_owned(),
-        _ => {
-            let problem = message.trim_end_matches('.').replace('\n', ", ");
-            format!("invalid TOML: {problem}; check the syntax (strings need quotes)")
-        }
+        _ => match invisible_at(&file.text, span.start) {
+            Some(c) => format!(
+                "invalid TOML: the character U+{:04X}, which may be invisible, is not allowed \
+                 here; remove it",
+                u32::from(c)
+            ),
+            None => {
+                let problem = message.trim_end_matches('.').replace('\n', ", ");
+                format!("invalid TOML: {problem}; check the syntax (strings need quotes)")
+            }
+        },
     };
     file.error_at(&span, &text)
+}
+
+/// The character at this place, if an editor may show nothing or a space for it: a control
+/// character, a space other than that of ASCII, or a format character (Unicode, Cf).
+fn invisible_at(text: &str, place: usize) -> Option<char> {
+    let c = text.get(place..)?.chars().next()?;
+    let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let is_space = c.is_whitespace() && !c.is_ascii();
+    let is_control = c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    (is_format || is_space || is_control).then_some(c)
 }
 
 /// The rest of a table header `[greeting.…]` that contains this span.
@@ -351,6 +369,25 @@ mod tests {
             "g.toml:2:15: invalid value 'cr' for 'line_ending': \
              expected \"lf\", \"crlf\" or \"raw\"; did you mean \"crlf\"?",
         );
+    }
+
+    #[test]
+    fn invisible_characters_are_named() {
+        for (text, place, name) in [
+            ("mode =\u{a0}'auto'\n", "1:7", "00A0"),
+            ("log_level = 'info'\n\u{feff}mode = 'auto'\n", "2:1", "FEFF"),
+            ("message = \"a\0b\"\n", "1:13", "0000"),
+            ("mode\u{200b} = 'auto'\n", "1:5", "200B"),
+            ("# a\u{7}\n", "1:4", "0007"),
+        ] {
+            let expected = format!(
+                "g.toml:{place}: invalid TOML: the character U+{name}, which may be invisible, is \
+                 not allowed here; remove it"
+            );
+            check(text, &expected);
+        }
+        // In a string, it is text.
+        check("message = 'a\u{a0}b'\n", "");
     }
 
     #[test]
