@@ -1,11 +1,12 @@
 //! Waits for sockets; wraps mio (epoll(7)).
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry};
+use mio::{Events, Interest, Poll};
 
 /// What a registered socket is, as stored in the 64 bits of data that epoll(7)
 /// returns with an event.
@@ -42,47 +43,22 @@ impl Token {
 /// An epoll(7) instance. It is edge-triggered: a socket is reported once for each
 /// change, so it must be used until it returns EAGAIN. A closed socket is no longer
 /// reported.
-pub struct Poller {
-    poll: Poll,
-    events: Events,
-}
-
-/// Registers connections with a [`Poller`].
 #[derive(Debug)]
-pub struct Registrar(Registry);
-
-impl Registrar {
-    /// Reports `socket` as `token` whenever there is input or room to send, when the peer
-    /// has closed, and when it has acknowledged the FIN of shutdown(2): the kernel reports
-    /// that only to those who wait for room to send.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    pub fn register(&self, socket: &impl AsRawFd, token: Token) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        register(&self.0, socket, token, both)
-    }
-}
-
-fn register(
-    registry: &Registry,
-    socket: &impl AsRawFd,
-    token: Token,
-    interest: Interest,
-) -> io::Result<()> {
-    let fd = socket.as_raw_fd();
-    registry.register(&mut SourceFd(&fd), token.to_mio(), interest)
+pub struct Poller {
+    /// Borrowed during a call only: what waits and what registers share the instance.
+    poll: RefCell<Poll>,
+    events: RefCell<Events>,
 }
 
 impl Poller {
-    /// Creates an epoll(7) instance without registered sockets.
+    /// Creates an instance without registered sockets.
     ///
     /// # Errors
     /// Those of epoll_create1(2).
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            poll: Poll::new()?,
-            events: Events::with_capacity(256),
+            poll: RefCell::new(Poll::new()?),
+            events: RefCell::new(Events::with_capacity(256)),
         })
     }
 
@@ -91,15 +67,24 @@ impl Poller {
     /// # Errors
     /// Those of epoll_ctl(2).
     pub fn register_readable(&self, socket: &impl AsRawFd, token: Token) -> io::Result<()> {
-        register(self.poll.registry(), socket, token, Interest::READABLE)
+        self.register(socket, token, Interest::READABLE)
     }
 
-    /// Returns what registers connections with this instance.
+    /// Reports `socket` as `token` whenever there is input or room to send, when the peer
+    /// has closed, and when it has acknowledged the FIN of shutdown(2): the kernel reports
+    /// that only to those who wait for room to send.
     ///
     /// # Errors
-    /// Those of fcntl(2): it has a descriptor.
-    pub fn registrar(&self) -> io::Result<Registrar> {
-        self.poll.registry().try_clone().map(Registrar)
+    /// Those of epoll_ctl(2).
+    pub fn register_connection(&self, socket: &impl AsRawFd, token: Token) -> io::Result<()> {
+        self.register(socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn register(&self, socket: &impl AsRawFd, token: Token, interest: Interest) -> io::Result<()> {
+        let fd = socket.as_raw_fd();
+        let poll = self.poll.borrow();
+        let registry = poll.registry();
+        registry.register(&mut SourceFd(&fd), token.to_mio(), interest)
     }
 
     /// Waits until sockets are ready, or until `timeout` has expired (`None`: without
@@ -108,12 +93,13 @@ impl Poller {
     ///
     /// # Errors
     /// Those of epoll_wait(2), except EINTR.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Token>> {
-        match self.poll.poll(&mut self.events, timeout) {
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<Token>> {
+        let mut events = self.events.borrow_mut();
+        match self.poll.borrow_mut().poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
             result => result?,
         }
-        let ready = self.events.iter();
+        let ready = events.iter();
         Ok(ready.map(|event| Token::from_mio(event.token())).collect())
     }
 }
@@ -145,7 +131,7 @@ mod tests {
 
     #[test]
     fn wait_reports_ready_sockets() {
-        let mut poller = Poller::new().unwrap();
+        let poller = Poller::new().unwrap();
         let (socket, peer) = UnixStream::pair().unwrap();
         let token = Token::Connection(7);
         poller.register_readable(&socket, token).unwrap();
@@ -157,11 +143,10 @@ mod tests {
 
     #[test]
     fn connection_is_reported_for_room_and_for_input() {
-        let mut poller = Poller::new().unwrap();
-        let registrar = poller.registrar().unwrap();
+        let poller = Poller::new().unwrap();
         let (socket, mut peer) = UnixStream::pair().unwrap();
         let token = Token::Connection(7);
-        registrar.register(&socket, token).unwrap();
+        poller.register_connection(&socket, token).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         peer.write_all(b"x").unwrap();
@@ -185,10 +170,9 @@ mod tests {
         let sent = server.send(&[b'x'; 100_000]).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
 
-        let mut poller = Poller::new().unwrap();
-        let registrar = poller.registrar().unwrap();
+        let poller = Poller::new().unwrap();
         let token = Token::Connection(7);
-        registrar.register(&server, token).unwrap();
+        poller.register_connection(&server, token).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         let mut client = std::net::TcpStream::from(client);

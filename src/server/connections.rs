@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -17,7 +18,7 @@ use slab::Slab;
 use super::connection::{Connection, Drain, Progress};
 use super::outcome::Outcome;
 use super::stats::Stats;
-use crate::poller::{Registrar, Token};
+use crate::poller::{Poller, Token};
 use crate::socket::DiscardBuffer;
 
 /// How long a greeted connection is left alone, at least.
@@ -38,7 +39,7 @@ pub struct Connections {
     per_source: PerSource,
     /// Set while the service stops.
     drain: Option<Drain>,
-    registrar: Registrar,
+    poller: Rc<Poller>,
     stats: Stats,
     /// The last error of epoll_ctl(2), until it is reported.
     shortage: Option<io::Error>,
@@ -58,14 +59,14 @@ struct Slot {
 
 impl Connections {
     /// No connection.
-    pub fn new(registrar: Registrar, stats: Stats) -> Self {
+    pub fn new(poller: Rc<Poller>, stats: Stats) -> Self {
         Self {
             slots: Slab::new(),
             recently_greeted: VecDeque::new(),
             deadlines: BTreeSet::new(),
             per_source: PerSource::default(),
             drain: None,
-            registrar,
+            poller,
             stats,
             shortage: None,
             discard_buffer: DiscardBuffer::default(),
@@ -238,7 +239,7 @@ impl Connections {
         if !slot.is_registered {
             let socket = slot.connection.socket();
             let token = Token::Connection(key);
-            if let Err(error) = self.registrar.register(socket, token) {
+            if let Err(error) = self.poller.register_connection(socket, token) {
                 self.shortage = Some(error);
                 self.retry_later(key, now);
                 return;
@@ -345,24 +346,20 @@ mod tests {
         connection_with_header, connection_with_small_window, limits, unix_connection,
     };
     use super::super::listener::tests::default_settings;
-    use crate::poller::Poller;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     /// Connections with what they need, at a time that the tests choose.
     struct Fixture {
         connections: Connections,
-        poller: Poller,
     }
 
     impl Fixture {
         fn new(now: Instant) -> Self {
-            let poller = Poller::new().unwrap();
-            let registrar = poller.registrar().unwrap();
+            let poller = Rc::new(Poller::new().unwrap());
             let stats = Stats::new(&default_settings(), now);
             Self {
-                connections: Connections::new(registrar, stats),
-                poller,
+                connections: Connections::new(poller, stats),
             }
         }
 
@@ -483,7 +480,7 @@ mod tests {
         client.read_exact(&mut [0; 100_000]).unwrap();
         let timeout = Some(Duration::from_secs(5));
         while !fixture.connections.is_empty() {
-            let ready = fixture.poller.wait(timeout).unwrap();
+            let ready = fixture.connections.poller.wait(timeout).unwrap();
             assert_eq!(ready, [Token::Connection(0)]);
             fixture.connections.handle_event(0, linger_end);
         }
@@ -498,7 +495,9 @@ mod tests {
         // epoll_ctl(2) returns EEXIST from now on.
         let connections = &mut fixture.connections;
         let socket = connections.slots[0].connection.socket();
-        let registered = connections.registrar.register(socket, Token::Connection(0));
+        let registered = connections
+            .poller
+            .register_connection(socket, Token::Connection(0));
         registered.unwrap();
         connections.sweep_greeted(true, now);
         assert!(connections.take_shortage().is_some());
@@ -509,7 +508,7 @@ mod tests {
         assert!(connections.take_shortage().is_none());
         connections.handle_deadlines(now + RETRY_DELAY);
         assert!(connections.take_shortage().is_some());
-        connections.registrar = Poller::new().unwrap().registrar().unwrap();
+        connections.poller = Rc::new(Poller::new().unwrap());
         connections.handle_deadlines(now + 2 * RETRY_DELAY);
         assert!(connections.take_shortage().is_none());
         assert!(connections.slots[0].is_registered);

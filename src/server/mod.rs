@@ -60,7 +60,7 @@ pub struct Server<'a> {
     phase: Phase,
     signals: Signals,
     wake: Option<WakeSocket>,
-    poller: Poller,
+    poller: Rc<Poller>,
     /// Errors of epoll_wait(2) since it last succeeded.
     wait_errors: u32,
     /// Since when there is no connection.
@@ -106,12 +106,11 @@ impl<'a> Server<'a> {
         load_settings: &'a mut LoadSettings<'a>,
     ) -> Result<Self, Error> {
         let now = Instant::now();
-        let poller = Poller::new().map_err(epoll_error)?;
-        let registrar = poller.registrar().map_err(epoll_error)?;
+        let poller = Rc::new(Poller::new().map_err(epoll_error)?);
         let stats = Stats::new(&settings, now);
         Ok(Self {
             acceptor: Acceptor::new(),
-            connections: Connections::new(registrar, stats),
+            connections: Connections::new(Rc::clone(&poller), stats),
             status: Status::from_environment(now),
             settings,
             load_settings,

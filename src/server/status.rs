@@ -189,6 +189,7 @@ impl Status {
 mod tests {
     use super::*;
     use std::io;
+    use std::rc::Rc;
 
     use super::super::connection::tests::unix_connection;
     use super::super::listener::tests::default_settings;
@@ -197,8 +198,8 @@ mod tests {
     use crate::systemd::notify::tests::{pair, receive, receive_all};
 
     fn connections(now: Instant) -> Connections {
-        let registrar = Poller::new().unwrap().registrar().unwrap();
-        Connections::new(registrar, Stats::new(&default_settings(), now))
+        let poller = Rc::new(Poller::new().unwrap());
+        Connections::new(poller, Stats::new(&default_settings(), now))
     }
 
     #[test]

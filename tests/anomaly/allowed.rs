@@ -179,14 +179,6 @@ pub const ALLOWED: &[Row] = &[
     },
     Row {
         scenarios: SERVING,
-        call: "fcntl",
-        target: Target::Epoll,
-        errors: &["EMFILE", "ENOMEM"],
-        outcomes: &[NO_START],
-        promise: "the loop blocks only in epoll_wait(2): no service without epoll(7)",
-    },
-    Row {
-        scenarios: SERVING,
         call: "epoll_ctl",
         target: Target::Signals,
         errors: &["ENOMEM", "ENOSPC", "EPERM"],
