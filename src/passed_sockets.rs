@@ -133,10 +133,6 @@ impl ServerSockets {
 /// A socket with an address is taken for a client's, whatever the environment says; the
 /// stream to the journal and the socket pairs of sshd(8) have none.
 pub fn keep_output_from_clients(passed: &[PassedSocket]) {
-    let stdin = io::stdin();
-    if socket::is_client(stdin.as_fd()) {
-        sys::detach_output_from(stdin.as_fd());
-    }
     for socket in passed {
         sys::detach_output_from(socket.fd.as_fd());
     }

@@ -75,7 +75,7 @@ impl<'a> Query<'a> {
 
     /// The settings as the service loads them: its sockets have the mode of the unit.
     fn settings(&self) -> Result<Settings, Error> {
-        load::settings_of_service(&self.layers, self.unit.map(|unit| unit.mode))
+        load::settings_for_query(&self.layers, self.unit.map(|unit| unit.mode))
     }
 
     /// The mode of the service.
@@ -99,7 +99,7 @@ impl<'a> Query<'a> {
 
     fn show_config(&self) -> Result<String, Error> {
         // Settings that the sockets do not match are shown, too.
-        load::settings_of_service(&self.layers, None)?;
+        load::settings_for_query(&self.layers, None)?;
         Ok(show::show(&self.layers, self.mode()))
     }
 

@@ -133,9 +133,10 @@ impl Acceptor {
         }
     }
 
-    /// Whether clients have waited too long for one of the `open` connections to end: a
-    /// backlog that was never empty meanwhile, although some of them were accepted.
-    pub fn is_stalled(&mut self, open: usize, now: Instant) -> bool {
+    /// Returns, once every [`MAX_STALL`], whether clients have waited so long for one of the
+    /// `open` connections to end: a backlog that was never empty meanwhile, even if some of
+    /// them were accepted.
+    pub fn take_stall(&mut self, open: usize, now: Instant) -> bool {
         if !self.has_pending(now) {
             self.stalled_since = None;
             return false;
@@ -147,9 +148,10 @@ impl Acceptor {
         if now < since + MAX_STALL {
             return false;
         }
-        self.stalled_since = None;
         // A backlog that may be non-empty need not be.
-        self.listeners.iter().any(Listener::has_connection)
+        let has_connection = self.listeners.iter().any(Listener::has_connection);
+        self.stalled_since = has_connection.then_some(now);
+        has_connection
     }
 
     /// Ends the pause after a shortage if its time is over, or if a connection was closed.
@@ -320,24 +322,25 @@ mod tests {
         let mut acceptor = acceptor(vec![listener(&socket)]);
         let later = now + MAX_STALL;
         // Nobody waits.
-        assert!(!acceptor.is_stalled(1024, now));
+        assert!(!acceptor.take_stall(1024, now));
         assert_eq!(acceptor.next_attempt(1024), Some(later));
-        assert!(!acceptor.is_stalled(1024, later));
+        assert!(!acceptor.take_stall(1024, later));
         let _client = connect(&socket);
-        assert!(!acceptor.is_stalled(1024, now));
-        assert!(!acceptor.is_stalled(1024, later - Duration::from_millis(1)));
-        assert!(acceptor.is_stalled(1024, later));
-        // It begins again, and goes on while some are accepted.
+        assert!(!acceptor.take_stall(1024, now));
+        assert!(!acceptor.take_stall(1024, later - Duration::from_millis(1)));
+        assert!(acceptor.take_stall(1024, later));
+        // It begins again without an event, and goes on while some are accepted.
+        assert_eq!(acceptor.next_attempt(1024), Some(later + MAX_STALL));
         let _another_client = connect(&socket);
-        assert!(!acceptor.is_stalled(1024, later));
-        assert!(!acceptor.is_stalled(1023, later + MAX_STALL));
+        assert!(!acceptor.take_stall(1024, later));
+        assert!(!acceptor.take_stall(1023, later + MAX_STALL));
         assert!(acceptor.accept(1023, later).is_some());
-        assert!(acceptor.is_stalled(1024, later + MAX_STALL));
+        assert!(acceptor.take_stall(1024, later + MAX_STALL));
         // It ends when the backlog is empty.
-        assert!(!acceptor.is_stalled(1024, later));
+        assert!(!acceptor.take_stall(1024, later));
         assert!(acceptor.accept(1023, later).is_some());
         assert!(acceptor.accept(1023, later).is_none());
-        assert!(!acceptor.is_stalled(1024, later + MAX_STALL));
+        assert!(!acceptor.take_stall(1024, later + MAX_STALL));
         assert_eq!(acceptor.next_attempt(1024), None);
     }
 

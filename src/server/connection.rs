@@ -500,7 +500,7 @@ impl Connection {
 
     /// Whether the client has taken nothing for `linger_timeout` and owes an
     /// acknowledgement: if other clients wait, it need not have the rest of its time.
-    pub fn is_stalled(&self, now: Instant) -> bool {
+    pub fn makes_no_progress(&self, now: Instant) -> bool {
         match self.state {
             State::ReceivingHeader(_) => false,
             State::Sending { progress_at, .. } => now >= progress_at + self.limits.linger_timeout,
@@ -508,7 +508,8 @@ impl Connection {
         }
     }
 
-    /// Ends a stalled connection with a reset, as other clients wait for its place.
+    /// Ends a connection that makes no progress with a reset, as other clients wait for its
+    /// place.
     pub fn cut_off(&mut self) -> Outcome {
         self.close_reason = CloseReason::PlaceNeeded;
         self.socket.reset_on_close();

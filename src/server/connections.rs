@@ -134,7 +134,8 @@ impl Connections {
         }
     }
 
-    /// Advances a connection that epoll(7) has reported.
+    /// Advances a connection that epoll(7) has reported. If its greeting is sent now, its
+    /// close is not left for later as in [`Connections::add`]: it was slow already.
     pub fn handle_event(&mut self, key: usize, now: Instant) {
         // A connection that was closed in this loop iteration can still be reported.
         if self.slots.contains(key) && self.advance(key, now) == Progress::GreetingSent {
@@ -173,10 +174,10 @@ impl Connections {
     }
 
     /// Closes the connections that make no progress, because other clients wait.
-    pub fn close_stalled(&mut self, now: Instant) {
+    pub fn close_without_progress(&mut self, now: Instant) {
         let slots = self.slots.iter();
-        let stalled = slots.filter(|(_, slot)| slot.connection.is_stalled(now));
-        let keys: Vec<usize> = stalled.map(|(key, _)| key).collect();
+        let selected = slots.filter(|(_, slot)| slot.connection.makes_no_progress(now));
+        let keys: Vec<usize> = selected.map(|(key, _)| key).collect();
         for key in keys {
             let outcome = self.slots[key].connection.cut_off();
             self.close(key, outcome);
@@ -550,11 +551,13 @@ mod tests {
         fixture.connections.add(waiting, now);
         fixture.connections.sweep_greeted(true, now);
         let late = now + limits().linger_timeout;
-        fixture.connections.close_stalled(late - MILLISECOND);
+        fixture
+            .connections
+            .close_without_progress(late - MILLISECOND);
         assert_eq!(fixture.connections.len(), 4);
         fixture.connections.handle_deadlines(late);
         assert_eq!(fixture.connections.stats().totals().sent, 1);
-        fixture.connections.close_stalled(late);
+        fixture.connections.close_without_progress(late);
         // The client whose header has not arrived has its own time.
         assert_eq!(fixture.connections.len(), 1);
         assert_eq!(fixture.connections.stats().totals().cut_off, 2);

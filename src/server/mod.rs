@@ -237,13 +237,14 @@ impl<'a> Server<'a> {
         }
         self.handle_signals(now);
         self.connections.handle_deadlines(now);
-        if self.is_serving() && self.acceptor.is_stalled(self.connections.len(), now) {
-            self.connections.close_stalled(now);
-        }
         let some_closed = self.connections.len() < open_before;
         self.acceptor.resume(some_closed, now);
         self.accept_pending(now);
         self.sweep_greeted(now);
+        // Last, so that a stall begins when the places have just been filled.
+        if self.is_serving() && self.acceptor.take_stall(self.connections.len(), now) {
+            self.connections.close_without_progress(now);
+        }
         if let Some(error) = self.connections.take_shortage() {
             self.acceptor.pause(&error, self.connections.len(), now);
         }

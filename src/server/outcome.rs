@@ -20,8 +20,9 @@ pub enum Outcome {
     /// The PROXY header is missing, late or invalid.
     InvalidHeader,
     /// greeter closed the connection before the greeting was delivered: at the end of
-    /// `drain_timeout`, of `write_timeout` and `linger_timeout` together, or because
-    /// of an error that ended the service.
+    /// `drain_timeout`, of `write_timeout` and `linger_timeout` together, or of
+    /// `linger_timeout` if the peer had closed; because other clients waited for its place;
+    /// or because of an error that ended the service.
     CutOff,
 }
 

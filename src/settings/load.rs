@@ -28,7 +28,7 @@ pub fn settings(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, 
 ///
 /// # Errors
 /// As [`settings`].
-pub fn settings_of_service(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, Error> {
+pub fn settings_for_query(layers: &Layers, socket_mode: Option<Mode>) -> Result<Settings, Error> {
     let cache = Cache {
         may_lack_credentials: true,
         ..Cache::default()
