@@ -469,6 +469,14 @@ pub const ALLOWED: &[Row] = &[
     },
     Row {
         scenarios: &[AcceptJournal],
+        call: "clone3",
+        target: Target::Process,
+        errors: &["EAGAIN", "ENOMEM", "EPERM"],
+        outcomes: &[LineOnStderr],
+        promise: "only the thread may block: without it, lines go to the journal's stream",
+    },
+    Row {
+        scenarios: &[AcceptJournal],
         call: "fstat",
         target: Target::Stdio,
         errors: &["EACCES", "EIO", "ENOMEM"],
