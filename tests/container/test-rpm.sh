@@ -71,7 +71,8 @@ expect_status 2 run getent passwd _greeterd
 check "the scriptlets contain the expanded macros, and nothing else"
 script() { run rpm --query --queryformat "%{$1}" greeter | sed '/^$/d'; }
 macros() { printf '%s\n' "$@" | run xargs -d '\n' -I{} rpm --load=/root/rpm/macros.systemd --eval '{}' | sed '/^$/d'; }
-expect "$(macros "%systemd_post $sockets greeter.service" "%systemd_user_post $sockets greeter.service")" script POSTIN
+expect "$(macros "%tmpfiles_create greeter-root.conf" "%systemd_post $sockets greeter.service" \
+	"%systemd_user_post $sockets greeter.service")" script POSTIN
 expect "$(macros "%systemd_preun $sockets greeter.service greeter@.socket" \
 	"%systemd_user_preun $sockets greeter.service greeter@.socket")" script PREUN
 expect "$(macros "%systemd_postun_with_restart greeter.service greeter@\\*.service" \
