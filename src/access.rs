@@ -112,8 +112,8 @@ pub fn exceptions(root: &Path, service: &str) -> Vec<String> {
     for file in files {
         let text = fs::read(&file).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let names = text.lines().filter_map(|line| line.split('=').next());
-        let names: BTreeSet<&str> = names.map(str::trim).collect();
+        let lines = text.lines().filter_map(|line| line.split_once('='));
+        let names: BTreeSet<&str> = lines.map(|(name, _)| name.trim()).collect();
         for setting in WIDENING.iter().filter(|setting| names.contains(**setting)) {
             exceptions.push(format!("{setting}= in {}", file.display()));
         }
@@ -304,6 +304,7 @@ mod tests {
             "UserX=x",
             "XUser=x",
             "user=x",
+            "User",
             "Environment=User=x",
         ] {
             check_exceptions("other", &[(etc, line)], &[]);

@@ -27,7 +27,7 @@ build_next_rpm() {
 			/^Release:/ { $2 = 2 }
 			/^%(prep|build|check)$/ { drop = 1 }
 			/^%prep$/ { print "%prep\n%setup -q -c -T\ncp /root/rpm/licenses/* ." }
-			/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}"; drop = 1 }
+			/^%install$/ { print "%install\ncp -a /root/rpm/root/. %{buildroot}\nmkdir -p %{buildroot}%{_rundir}/greeter-root"; drop = 1 }
 			$0 == "%if %{defined systemd_pre}" || /^%(post|preun|postun|posttrans|files)( |$)/ { drop = 0 }
 			!drop { print }
 		'\'' greeter.spec >next.spec'

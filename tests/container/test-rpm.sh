@@ -61,6 +61,9 @@ expect enabled run systemctl is-enabled greeter@2525.socket
 expect_status 1 run systemctl is-enabled greeter-inet.socket
 run systemctl disable --quiet greeter@2525.socket
 
+check "the root directory of the services exists"
+expect $'root 755\n' run stat --format='%U %a' /run/greeter-root
+
 check "rpm --verify: the installed files match the package"
 expect "" run rpm --verify greeter
 
