@@ -393,15 +393,6 @@ pub const ALLOWED: &[Row] = &[
         outcomes: &[ClientGone],
         promise: "a connection that has ended is closed and counted as gone",
     },
-    // Seen only if the client has not read all when the error is injected.
-    Row {
-        scenarios: &[AcceptedStop],
-        call: "recvfrom",
-        target: Target::Client,
-        errors: &["ECONNRESET", "ETIMEDOUT"],
-        outcomes: &[ClientGone],
-        promise: "a connection that has ended is closed: the kernel delivers no more of it",
-    },
     Row {
         scenarios: &[AcceptedStop],
         call: "sendto",
