@@ -108,13 +108,12 @@ impl Poller {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::{Shutdown, SocketAddr};
+    use std::net::Shutdown;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
-    use socket2::{Domain, Type};
-
     use crate::socket::Socket;
+    use crate::socket::tests::pair_with_small_window;
 
     #[test]
     fn tokens_survive_the_way_through_epoll() {
@@ -157,16 +156,7 @@ mod tests {
     /// FIN, whether its program has read it or not.
     #[test]
     fn acknowledgement_of_the_fin_is_reported() {
-        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // Inherited by accepted sockets (tcp(7)).
-        listener.set_send_buffer_size(1 << 20).unwrap();
-        let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        listener.bind(&any_port.into()).unwrap();
-        listener.listen(1).unwrap();
-        let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        client.set_recv_buffer_size(4096).unwrap();
-        client.connect(&listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
+        let (server, mut client) = pair_with_small_window();
         let sent = server.send(&[b'x'; 100_000]).unwrap();
         server.shutdown(Shutdown::Write).unwrap();
 
@@ -175,7 +165,6 @@ mod tests {
         poller.register_connection(&server, token).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), [token]);
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
-        let mut client = std::net::TcpStream::from(client);
         client.read_exact(&mut vec![0; sent]).unwrap();
         let server = Socket::from(OwnedFd::from(server));
         while !server.is_delivered() {

@@ -582,7 +582,7 @@ impl Default for DiscardBuffer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::net::TcpListener;
     use std::os::unix::net::UnixDatagram;
@@ -613,6 +613,22 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener.accept().unwrap().0, client)
+    }
+
+    /// A TCP connection whose client has no room for 100,000 bytes, which the server's end
+    /// can send.
+    pub fn pair_with_small_window() -> (socket2::Socket, std::net::TcpStream) {
+        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // Inherited by accepted sockets (tcp(7)).
+        listener.set_send_buffer_size(1 << 20).unwrap();
+        let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        listener.bind(&any_port.into()).unwrap();
+        listener.listen(1).unwrap();
+        let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (server, client.into())
     }
 
     #[test]

@@ -256,10 +256,11 @@ impl Connection {
                 None,
                 State::Closing {
                     input: Input::Ended,
-                    sent_at,
                     ..
                 },
-            ) => self.deadline.min(*sent_at + self.limits.linger_timeout),
+            ) => self
+                .linger_end()
+                .map_or(self.deadline, |end| end.min(self.deadline)),
             (None, _) => self.deadline,
             (Some(drain), State::ReceivingHeader(_)) => {
                 self.deadline.min(drain.since + DRAIN_HEADER_TIMEOUT)
@@ -556,9 +557,8 @@ pub(super) mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
-    use socket2::{Domain, Type};
-
     use crate::mode::Mode;
+    use crate::socket::tests::pair_with_small_window;
     use crate::sys::ffi::errno::{ECONNRESET, ENOTSOCK};
 
     pub fn limits() -> Limits {
@@ -857,18 +857,9 @@ pub(super) mod tests {
 
     /// A TCP connection whose peer has no room for the whole greeting.
     pub fn connection_with_small_window() -> (Connection, TcpStream) {
-        let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        // Inherited by accepted sockets (tcp(7)).
-        listener.set_send_buffer_size(1 << 20).unwrap();
-        let any_port: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        listener.bind(&any_port.into()).unwrap();
-        listener.listen(1).unwrap();
-        let client = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        client.set_recv_buffer_size(4096).unwrap();
-        client.connect(&listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
+        let (server, client) = pair_with_small_window();
         let connection = connection(server.into(), &[b'x'; 100_000], ProxyProtocol::Off);
-        (connection, client.into())
+        (connection, client)
     }
 
     #[test]
