@@ -2,6 +2,7 @@
 //! separated by bytes 0xFF, which UTF-8 does not contain.
 #![no_main]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str;
 
@@ -16,6 +17,7 @@ use libfuzzer_sys::fuzz_target;
 
 /// It does not exist, so that a relative `message_file` is not found.
 const DIRECTORY: &str = "/nonexistent/greeter";
+const SOCKET_UNIT: &str = "greeter.socket";
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(texts) = bytes
@@ -29,12 +31,15 @@ fuzz_target!(|bytes: &[u8]| {
         .iter()
         .enumerate()
         .map(|(number, text)| file(&number.to_string(), text));
-    match load_files(files.collect()) {
-        Ok((layers, settings)) => {
-            assert_within_limits(&settings);
-            assert_round_trip(&layers, &settings);
-        }
-        Err(error) => assert_is_helpful(&error),
+    match Layers::parse(files.collect(), SOCKET_UNIT) {
+        Ok(layers) => match load::settings(&layers, None) {
+            Ok(settings) => {
+                assert_within_limits(&settings);
+                assert_round_trip(&layers, &settings);
+            }
+            Err(error) => assert_is_helpful(&error, &layers.merge().message_files()),
+        },
+        Err(error) => assert_is_helpful(&error, &BTreeSet::new()),
     }
 });
 
@@ -43,12 +48,6 @@ fn file(name: &str, text: &str) -> SettingsFile {
         path: PathBuf::from(format!("{DIRECTORY}/{name}.toml")),
         text: text.to_owned(),
     }
-}
-
-fn load_files(files: Vec<SettingsFile>) -> Result<(Layers, Settings), Error> {
-    let layers = Layers::parse(files, "greeter.socket")?;
-    let settings = load::settings(&layers, None)?;
-    Ok((layers, settings))
 }
 
 /// Valid settings are within the limits that greeter.toml(5) documents.
@@ -64,7 +63,8 @@ fn assert_within_limits(settings: &Settings) {
 fn assert_round_trip(layers: &Layers, settings: &Settings) {
     let mode = settings.mode.unwrap_or(Mode::Accept);
     let shown = show(layers, mode);
-    let (copied_layers, copied) = load_files(vec![file("shown", &shown)]).expect(&shown);
+    let copied_layers = Layers::parse(vec![file("shown", &shown)], SOCKET_UNIT).expect(&shown);
+    let copied = load::settings(&copied_layers, None).expect(&shown);
     assert_eq!(
         without_origins(&shown),
         without_origins(&show(&copied_layers, mode))
@@ -79,12 +79,22 @@ fn assert_round_trip(layers: &Layers, settings: &Settings) {
     }
 }
 
-/// An error is one line that begins with the file, and has an excerpt if it is about
-/// a part of it.
-fn assert_is_helpful(error: &Error) {
+/// An error is one line that begins with the settings file or the message file, and has
+/// an excerpt if it is about a part of it.
+fn assert_is_helpful(error: &Error, message_files: &BTreeSet<PathBuf>) {
     assert_eq!(error.status(), 78);
     let message = error.to_string();
-    assert!(message.starts_with(DIRECTORY), "{message:?}");
+    let names_message_file = message_files.iter().any(|path| {
+        let path = path.to_string_lossy();
+        // Control characters are escaped in the message.
+        path.split(char::is_control)
+            .next()
+            .is_some_and(|start| !start.is_empty() && message.starts_with(start))
+    });
+    assert!(
+        message.starts_with(DIRECTORY) || names_message_file,
+        "{message:?}"
+    );
     assert!(!message.contains(char::is_control), "{message:?}");
     if let Error::Settings { excerpt, .. } = error {
         let lines = excerpt.lines().count();

@@ -211,12 +211,33 @@ impl Format for TextFile {
 
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
         let expected = "a string: the path of a file that contains the greeting";
-        read_string(deserializer, expected, |text| Ok(text.into()))
+        read_string(deserializer, expected, |text| {
+            if is_path(text) {
+                Ok(text.into())
+            } else {
+                Err(format!(
+                    "{expected}, without NUL characters and with at most {NAME_MAX} bytes per name"
+                ))
+            }
+        })
     }
 
     fn write(value: &PathBuf) -> Option<String> {
         Some(quoted(&value.to_string_lossy()))
     }
+}
+
+/// The longest name in a directory, and the longest path with its NUL, in bytes
+/// (pathname(7)).
+const NAME_MAX: usize = 255;
+const PATH_MAX: usize = 4096;
+
+/// Whether a file can have this path.
+fn is_path(text: &str) -> bool {
+    !text.is_empty()
+        && !text.contains('\0')
+        && text.len() < PATH_MAX
+        && text.split('/').all(|name| name.len() <= NAME_MAX)
 }
 
 /// An array of addresses and networks.
