@@ -38,9 +38,9 @@ DESTDIR =
 # The program to install; a package that builds it elsewhere sets this.
 PROGRAM = target/release/greeter
 
-units = greeter.socket greeter.service greeter@.socket greeter@.service \
-	greeter-accepted.socket greeter-accepted@.service \
-	greeter-inet.socket greeter-inet@.service
+sockets = greeter.socket greeter@.socket greeter-accepted.socket greeter-inet.socket
+services = greeter.service greeter@.service greeter-accepted@.service greeter-inet@.service
+preset = 95-greeter.preset
 settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
@@ -71,7 +71,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 	@test -e $(PROGRAM) || { echo >&2 "make install: '$(PROGRAM)' is missing; run 'make' first"; exit 1; }
 	@for page in $(manuals); do test -e target/man/$$page || \
 		{ echo >&2 "make install: 'target/man/$$page' is missing; run 'make man' first"; exit 1; }; done
-	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(sysconfdir)/greeter \
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(settings:%=$(DESTDIR)$(sysconfdir)/greeter/%.d) \
 		$(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(mandir)/man8 \
 		$(DESTDIR)$(docdir)/examples $(DESTDIR)$(docdir)/docs \
 		$(DESTDIR)$(systemdsystemunitdir) $(DESTDIR)$(systemduserunitdir) \
@@ -85,14 +85,16 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 			$(INSTALL_DATA) etc/$$name $(DESTDIR)$(sysconfdir)/greeter/; \
 	done
 	@# The units contain the full path of the program, which only this Makefile knows.
-	set -e; for unit in $(units:%=system/%) $(units:%=user/%); do \
+	set -e; for unit in $(services:%=system/%) $(services:%=user/%); do \
 		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
 		to=$(DESTDIR)$$to/$${unit#*/}; \
 		sed -e 's|@bindir@|$(bindir)|g' $(add_bindir) systemd/$$unit >$$to; \
 		chmod 0644 $$to; \
 	done
-	$(INSTALL_DATA) systemd/system/95-greeter.preset $(DESTDIR)$(systemdsystempresetdir)/
-	$(INSTALL_DATA) systemd/user/95-greeter.preset $(DESTDIR)$(systemduserpresetdir)/
+	$(INSTALL_DATA) $(sockets:%=systemd/system/%) $(DESTDIR)$(systemdsystemunitdir)/
+	$(INSTALL_DATA) $(sockets:%=systemd/system/%) $(DESTDIR)$(systemduserunitdir)/
+	$(INSTALL_DATA) systemd/system/$(preset) $(DESTDIR)$(systemdsystempresetdir)/
+	$(INSTALL_DATA) systemd/system/$(preset) $(DESTDIR)$(systemduserpresetdir)/
 	$(INSTALL_DATA) systemd/greeter.catalog $(DESTDIR)$(catalogdir)/
 	$(INSTALL_DATA) systemd/greeter-root.conf $(DESTDIR)$(tmpfilesdir)/
 	$(INSTALL_DATA) target/man/greeter.toml.5 $(DESTDIR)$(mandir)/man5/
@@ -109,10 +111,10 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 
 uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \
-		$(units:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
-		$(units:%=$(DESTDIR)$(systemduserunitdir)/%) \
-		$(DESTDIR)$(systemdsystempresetdir)/95-greeter.preset \
-		$(DESTDIR)$(systemduserpresetdir)/95-greeter.preset \
+		$(addprefix $(DESTDIR)$(systemdsystemunitdir)/,$(sockets) $(services)) \
+		$(addprefix $(DESTDIR)$(systemduserunitdir)/,$(sockets) $(services)) \
+		$(DESTDIR)$(systemdsystempresetdir)/$(preset) \
+		$(DESTDIR)$(systemduserpresetdir)/$(preset) \
 		$(DESTDIR)$(catalogdir)/greeter.catalog \
 		$(DESTDIR)$(tmpfilesdir)/greeter-root.conf \
 		$(DESTDIR)$(mandir)/man5/greeter.toml.5 \
@@ -130,7 +132,7 @@ uninstall: ## remove the files installed by `make install` with the same variabl
 			echo "keeping $(DESTDIR)$(sysconfdir)/greeter/$$name, because it was edited"; \
 		fi; \
 	done
-	-rmdir $(DESTDIR)$(sysconfdir)/greeter 2>/dev/null
+	-rmdir $(settings:%=$(DESTDIR)$(sysconfdir)/greeter/%.d) $(DESTDIR)$(sysconfdir)/greeter 2>/dev/null
 
 test: man ## run the unit and integration tests
 	$(CARGO) test --locked

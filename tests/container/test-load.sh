@@ -75,7 +75,7 @@ start_restart_load
 is_running() { [[ $(property MainPID greeter.service) != 0 ]]; }
 is_restarted() { [[ $(property NRestarts greeter.service) == 1 && $(property ActiveState greeter.service) == active ]]; }
 for _ in {1..20}; do
-	# Reset the back-off, so that the service restarts after 100 ms each time and not
+	# Reset the back-off, so that the service restarts after a second each time and not
 	# after an increasing delay, during which the load would wait.
 	run systemctl reset-failed greeter.service
 	expect_within 15 is_running

@@ -7,6 +7,7 @@ suite=${1:-bookworm}
 export SUITE=$suite
 image=release-$suite packages="binutils"
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/intruder.sh"
 
 # What older versions of systemd do not know, and ignore.
 unknown="Unknown key '(RestartSteps|RestartMaxDelaySec|BindLogSockets|PollLimitIntervalSec|PollLimitBurst)'\
@@ -139,4 +140,11 @@ expect "" as_user '
 		greeting=$(socat -u -T 30 TCP:127.0.0.1:4000 -)
 		[ "$greeting" = "$number" ] || echo "$greeting after $number"
 	done'
+as_user 'systemctl --user stop greeter.socket greeter.service 2>/dev/null'
+
+check "a program of an attacker in the place of greeter reaches nothing"
+install_intruder
+expect_unconfined
+run systemctl start greeter.socket greeter-accepted.socket greeter-inet.socket greeter@2525.socket
+for port in 4000 2525 4001 4002; do expect_confined "127.0.0.1:$port"; done
 end_of_tests

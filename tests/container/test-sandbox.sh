@@ -3,6 +3,7 @@
 # they can read and write, which network they have, which system calls they make. And
 # that input from clients is not logged.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/intruder.sh"
 
 boot
 install_greeter
@@ -40,11 +41,13 @@ in_sandbox() {
 	for pid in "${pids[@]}"; do run nsenter --target "$pid" "$1" -- "${@:2}" 2>&1; done
 }
 
-# The dynamic user exists only while a service runs.
-user=$(run stat --format=%u "/proc/${pids[0]}")
+# The user of a process, which exists only while its service runs.
+user() { run stat --format=%u "/proc/$1"; }
 
 # as_user PID COMMAND...: the same, as the user of the services, in one process.
 as_user() {
+	local user
+	user=$(user "$1")
 	run nsenter --target "$1" --mount -- setpriv --reuid="$user" --regid="$user" --clear-groups "${@:2}"
 }
 
@@ -117,9 +120,11 @@ for pid in "${pids[@]}"; do
 	for line in $'CapEff:\t0000000000000000' $'CapBnd:\t0000000000000000' $'NoNewPrivs:\t1' $'Seccomp:\t2'; do
 		expect_match "^$line\$" status
 	done
-	expect "$user" run stat --format=%u "/proc/$pid"
+	user=$(user "$pid")
 	[[ $user -ge 61184 && $user -le 65519 ]] || fail "$user is not the ID of a dynamic user"
 done
+users() { for pid in "${pids[@]}"; do user "$pid"; done; }
+expect 4 eval 'users | sort -u | grep -c .'
 kill "${load_pids[@]}"
 wait "${load_pids[@]}" || true
 
@@ -183,4 +188,12 @@ for port in 4001 4002; do
 	expect_within 30 no_instances
 done
 expect_nothing_failed
+
+check "a program of an attacker in the place of greeter reaches nothing"
+run sh -c 'rm -r /etc/systemd/system/greeter*.service.d; systemctl daemon-reload'
+run systemctl stop greeter.service 2>/dev/null
+run systemctl start greeter@2525.socket
+install_intruder
+expect_unconfined
+for port in 4000 2525 4001 4002; do expect_confined "127.0.0.1:$port"; done
 end_of_tests
