@@ -88,7 +88,7 @@ situation message-file-in-tmp <<<'echo x >/tmp/notice; chmod 0644 /tmp/notice; e
 situation message-file-in-srv <<<'echo x >/srv/notice; echo "message_file = \"/srv/notice\"" >greeter.toml.d/50.toml'
 situation message-file-0640 <<<'echo x >notice; chmod 0640 notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
 situation message-file-utf-16 <<<'printf "\376\377\0x" >notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
-situation message-file-hidden-from-instances greeter-accepted <<<'echo x >/srv/notice; mkdir greeter-accepted.toml.d; echo "message_file = \"/srv/notice\"" >greeter-accepted.toml.d/50.toml'
+situation message-file-hidden-from-instances greeter-accepted <<<'echo x >/srv/notice; mkdir -p greeter-accepted.toml.d; echo "message_file = \"/srv/notice\"" >greeter-accepted.toml.d/50.toml'
 
 # drop_in UNIT SETTING: adds a setting to a service, as 'systemctl edit' does.
 drop_in() {
@@ -119,7 +119,7 @@ drop_in greeter.service SupplementaryGroups=adm
 situation message-file-0640-with-a-drop-in <<<'echo x >notice; chown :adm notice; chmod 0640 notice; echo "message_file = \"/etc/greeter/notice\"" >greeter.toml.d/50.toml'
 remove_drop_in greeter.service
 drop_in greeter-accepted@.service BindReadOnlyPaths=/srv/notice
-situation message-file-of-instances-with-a-drop-in greeter-accepted <<<'echo y >/srv/notice; mkdir greeter-accepted.toml.d; echo "message_file = \"/srv/notice\"" >greeter-accepted.toml.d/50.toml'
+situation message-file-of-instances-with-a-drop-in greeter-accepted <<<'echo y >/srv/notice; mkdir -p greeter-accepted.toml.d; echo "message_file = \"/srv/notice\"" >greeter-accepted.toml.d/50.toml'
 echo 'message_file = "/srv/notice"' | write /etc/greeter/greeter-accepted.toml.d/50.toml
 expect $'y\n' greeting 127.0.0.1:4001
 restore_settings
@@ -139,7 +139,7 @@ remove_drop_in greeter.service
 check "/etc/greeter is a link to a directory that is not visible"
 run mv /etc/greeter /srv/settings
 run ln -s /srv/settings /etc/greeter
-run sh -c 'mkdir /etc/greeter/greeter.toml.d; echo "message = \"linked\"" >/etc/greeter/greeter.toml.d/50.toml'
+run sh -c 'mkdir -p /etc/greeter/greeter.toml.d; echo "message = \"linked\"" >/etc/greeter/greeter.toml.d/50.toml'
 run systemctl restart greeter.service
 expect $'linked\n' greeting 127.0.0.1:4000
 expect_match '^settings are valid$' run greeter --check
