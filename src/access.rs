@@ -92,10 +92,21 @@ pub fn obstacles(visible: &[&str], hidden: &str, files: &[PathBuf]) -> Vec<Error
     obstacles
 }
 
-/// The settings that may let a service read what [`obstacles`] reports, each with its file:
-/// a drop-in, or a file in /etc that replaces the unit. Their values are not examined.
-/// `root` is the root directory.
+/// The settings that may let a service read what [`obstacles`] reports, each with its file.
+/// Their values are not examined. `root` is the root directory.
 pub fn exceptions(root: &Path, service: &str) -> Vec<String> {
+    changed_settings(root, service, &WIDENING)
+}
+
+/// Whether a drop-in changes `PrivateUsers=`, as those do that reduce the sandbox to what
+/// the machine can set up.
+pub fn has_reduced_sandbox(root: &Path, service: &str) -> bool {
+    !changed_settings(root, service, &["PrivateUsers"]).is_empty()
+}
+
+/// Those of `settings` that a drop-in of the unit contains, or a file in /etc that replaces
+/// the unit, each with its file.
+fn changed_settings(root: &Path, service: &str, settings: &[&str]) -> Vec<String> {
     let mut files = vec![root.join(UNIT_DIRECTORIES[0]).join(service)];
     for directory in UNIT_DIRECTORIES {
         let directory = root.join(directory).join(format!("{service}.d"));
@@ -108,17 +119,39 @@ pub fn exceptions(root: &Path, service: &str) -> Vec<String> {
         drop_ins.sort();
         files.extend(drop_ins);
     }
-    let mut exceptions = Vec::new();
+    let mut changed = Vec::new();
     for file in files {
         let text = fs::read(&file).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter_map(|line| line.split_once('='));
         let names: BTreeSet<&str> = lines.map(|(name, _)| name.trim()).collect();
-        for setting in WIDENING.iter().filter(|setting| names.contains(**setting)) {
-            exceptions.push(format!("{setting}= in {}", file.display()));
+        for setting in settings.iter().filter(|setting| names.contains(**setting)) {
+            changed.push(format!("{setting}= in {}", file.display()));
         }
     }
-    exceptions
+    changed
+}
+
+/// Why the service manager cannot set up the sandbox of the services, and the drop-in that
+/// helps: `status` is /proc/1/status (proc_pid_status(5)), `max_user_namespaces` the file
+/// of that name in /proc/sys/user (namespaces(7)).
+pub fn sandbox_obstacle(status: &str, max_user_namespaces: &str) -> Option<&'static str> {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let bounding_set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding_set = bounding_set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    if bounding_set.is_some_and(|set| set & CAP_SYS_ADMIN == 0) {
+        Some(
+            "with its sandbox (status=226/NAMESPACE), because systemd has no CAP_SYS_ADMIN in \
+             this container; install the example unprivileged-container.conf as a drop-in",
+        )
+    } else if max_user_namespaces.trim() == "0" {
+        Some(
+            "with its sandbox (status=217/USER), because user.max_user_namespaces is 0; set \
+             PrivateUsers=no in a drop-in",
+        )
+    } else {
+        None
+    }
 }
 
 /// Whether a directory was removed since the service started. The sandbox then shows the
@@ -182,6 +215,27 @@ mod tests {
             .collect();
         fs::remove_dir_all(&root).unwrap();
         assert_eq!(messages, expected, "{test}");
+    }
+
+    #[test]
+    fn sandbox_requires_namespaces() {
+        for (set, namespaces, expected) in [
+            ("000001ffffffffff", "96312\n", ""),
+            ("0000000000200000", "1\n", ""),
+            ("000001ffffffffff", "0\n", "217/USER"),
+            ("00000000a80425fb", "96312\n", "226/NAMESPACE"),
+            ("00000000a80425fb", "0\n", "226/NAMESPACE"),
+            ("unknown", "", ""),
+        ] {
+            let status = format!("Name:\tsystemd\nCapBnd:\t{set}\nCapAmb:\t0\n");
+            let obstacle = sandbox_obstacle(&status, namespaces).unwrap_or_default();
+            assert!(obstacle.contains(expected), "{set} {namespaces}");
+            assert_eq!(
+                obstacle.is_empty(),
+                expected.is_empty(),
+                "{set} {namespaces}"
+            );
+        }
     }
 
     #[test]

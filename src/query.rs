@@ -3,6 +3,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -140,6 +141,7 @@ impl<'a> Query<'a> {
         {
             if sys::is_root() {
                 self.check_access(unit)?;
+                check_sandbox(unit);
             } else {
                 out += "read with the permissions of this user; as root, greeter --check tells \
                         whether the service can read the files\n";
@@ -180,6 +182,22 @@ impl<'a> Query<'a> {
             log::warn!("{obstacle} (unless {exceptions} allows it)");
         }
         Ok(())
+    }
+}
+
+/// Warns if the service manager cannot set up the sandbox of the unit, and no drop-in
+/// reduces it.
+fn check_sandbox(unit: &Unit) {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let obstacle = access::sandbox_obstacle(
+        &read("/proc/1/status"),
+        &read("/proc/sys/user/max_user_namespaces"),
+    );
+    let Some(obstacle) = obstacle else { return };
+    // Without systemd as process 1 (sd_booted(3)), no unit can start anyway.
+    let is_booted = Path::new("/run/systemd/system").exists();
+    if is_booted && !access::has_reduced_sandbox(Path::new("/"), unit.service) {
+        log::warn!("{} cannot start {obstacle}", unit.service);
     }
 }
 

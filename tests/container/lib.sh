@@ -115,7 +115,8 @@ create_container() {
 }
 
 # Boots the created container, or a new one, and waits until the boot is complete, with
-# this state of systemd: running, or degraded if a unit is expected to fail.
+# this state of systemd: running, or degraded if a unit is expected to fail. Further
+# arguments are options of systemd-nspawn.
 boot() {
 	local want=${1:-running}
 	[[ -n $container ]] || create_container
@@ -128,7 +129,7 @@ boot() {
 		exec systemd-nspawn --directory="$container/root" --machine="$GREETER_CGROUP-$containers" \
 			--boot --quiet --settings=no --register=no --keep-unit --private-network \
 			--resolv-conf=off --timezone=off --link-journal=no --console=pipe \
-			--capability=CAP_BPF --system-call-filter=bpf
+			--capability=CAP_BPF --system-call-filter=bpf "${@:2}"
 	) </dev/null >"$container/console" 2>&1 &
 	nspawn_pid=$!
 	local state=
