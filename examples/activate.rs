@@ -74,17 +74,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         socket.listen(128)?;
     }
     eprintln!("Listening on {} as 3.", options.listen);
-    while options.accept {
+    if !options.accept {
+        let mut poll = Poll::new()?;
+        let mut source = SourceFd(&socket.as_raw_fd());
+        poll.registry()
+            .register(&mut source, Token(0), Interest::READABLE)?;
+        poll.poll(&mut Events::with_capacity(1), None)?;
+        return Err(options.program_with(socket).exec().into());
+    }
+    loop {
         let mut child = options.program_with(socket.accept()?.0).spawn()?;
         thread::spawn(move || {
             let code = child.wait().ok().and_then(|status| status.code());
             eprintln!("Child {} died with code {}", child.id(), code.unwrap_or(-1));
         });
     }
-    let mut poll = Poll::new()?;
-    let mut source = SourceFd(&socket.as_raw_fd());
-    poll.registry()
-        .register(&mut source, Token(0), Interest::READABLE)?;
-    poll.poll(&mut Events::with_capacity(1), None)?;
-    Err(options.program_with(socket).exec().into())
 }
