@@ -134,7 +134,7 @@ uninstall: ## remove the files installed by `make install` with the same variabl
 	done
 	-rmdir $(settings:%=$(DESTDIR)$(sysconfdir)/greeter/%.d) $(DESTDIR)$(sysconfdir)/greeter 2>/dev/null
 
-test: man ## run the unit and integration tests
+test: ## run the unit and integration tests
 	$(CARGO) test --locked
 
 clean: ## remove everything that was built

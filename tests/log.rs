@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{GREETER, Manager, Process, Standalone, TempDir, free_port, read_tcp, retry};
+use support::{
+    GREETER, Manager, Process, Standalone, TempDir, activate, free_port, read_tcp, retry,
+};
 
 fn start(settings: &str) -> (TempDir, Standalone) {
     let directory = TempDir::new();
@@ -185,12 +187,8 @@ fn misspelt_names_are_warned_of_once() {
         let text = "[greeting.smpt]\nmessage = '421'\n[greeting.110]\nmessage = '-ERR'\n";
         let settings = directory.write("g.toml", text);
         let port = free_port();
-        let mut command = Command::new("systemd-socket-activate");
-        command
-            .args(["--fdname", names, "-l", &format!("127.0.0.1:{port}")])
-            .args([GREETER, "--config", &settings]);
-        let process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
-        process.expect_stderr("Listening on ");
+        let listen = format!("127.0.0.1:{port}");
+        let process = activate(&["--fdname", names], &listen, &["--config", &settings]);
         read_tcp(port, b"").unwrap();
         process.expect_stderr(&format!("listening on 127.0.0.1:{port} ({names})\n"));
         process.signal("-TERM");

@@ -4,11 +4,11 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 
-use support::{GREETER, Process, TempDir, free_port, read_tcp};
+use support::{Process, TempDir, activate_by, activator, example, free_port, read_tcp};
 
 /// The options of `systemd-socket-activate` for each program, and its greeting.
 const EXAMPLES: [(&str, &[&str], &str); 3] = [
@@ -24,30 +24,11 @@ const EXAMPLES: [(&str, &[&str], &str); 3] = [
 const THREADS: usize = 8;
 const CLIENTS_PER_THREAD: usize = 125;
 
-/// The built example program of this name.
-fn example(name: &str) -> String {
-    let directory = PathBuf::from(GREETER).parent().unwrap().join("examples");
-    let path = directory.join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run 'cargo build --examples'",
-        path.display()
-    );
-    path.to_str().unwrap().to_owned()
-}
-
 /// Starts an example on a free port, without a journal.
 fn activate_example(options: &[&str], name: &str) -> (Process, u16) {
     let port = free_port();
-    let mut command = Command::new("systemd-socket-activate");
-    command
-        .args(options)
-        .args(["-l", &format!("127.0.0.1:{port}"), &example(name)])
-        .env_remove("JOURNAL_STREAM")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let process = Process::start(&mut command);
-    process.expect_stderr("Listening on ");
+    let address = format!("127.0.0.1:{port}");
+    let process = activate_by(&activator(), options, &address, &[&example(name)]);
     (process, port)
 }
 
@@ -82,17 +63,13 @@ fn examples_refuse_sockets_of_another_kind() {
         ("accepted", &["-d"], "not a TCP socket"),
     ] {
         let port = free_port();
-        let mut command = Command::new("systemd-socket-activate");
         let path = std::env::temp_dir().join(format!("greeter-tutorial-{port}"));
         let address = if options == ["-d"] {
             path.to_str().unwrap().to_owned()
         } else {
             format!("127.0.0.1:{port}")
         };
-        command.args(options).args(["-l", &address, &example(name)]);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let process = Process::start(&mut command);
-        process.expect_stderr("Listening on ");
+        let process = activate_by(&activator(), options, &address, &[&example(name)]);
         if options == ["-d"] {
             let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
             socket.send_to(b"x", &path).unwrap();

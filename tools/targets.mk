@@ -1,13 +1,16 @@
 # The targets of the Makefile for those who change, package or release greeter.
 
+# The first words of the steps of `make check`: all of them if this is empty.
+STEPS ?=
+
 # Where the repositories of `make repo` will be served.
 REPOSITORY_URL = https://packages.example.org/greeter
 
 .PHONY: check check-releases check-versions archive-check soak deb deb-arm64 rpm image \
-	load bench fuzz anomaly mutants sanitize audit dist release repo reproduce demo
+	load bench fuzz anomaly mutants sanitize audit dist release repo reproduce demo demo-short
 
-check: ## run all tests, including those of the packages in booted containers
-	tools/check
+check: ## run all tests that this machine permits, on packages in booted containers too
+	tools/check $(STEPS)
 
 check-releases: ## test the Debian package on Debian 12, 13 and testing
 	tools/install-deps rust deb container
@@ -18,7 +21,7 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	tests/container/test-proxies.sh testing
 
 check-versions: ## run the tests with the oldest and the newest version of each crate
-	tools/install-deps rust
+	tools/install-deps rust tests curl
 	tools/test-versions
 
 archive-check: ## what `make check` omits, as it takes long or depends on sid
@@ -63,15 +66,15 @@ fuzz: ## run each fuzz target with ten million inputs
 	fuzz/run runs=10000000
 
 anomaly: ## inject each error at each system call (about five minutes)
-	tools/install-deps rust
+	tools/install-deps rust tests
 	$(CARGO) test --locked --release --test anomaly -- --full
 
 mutants: ## change the source in small ways, and list what no test notices (an hour)
-	tools/install-deps rust
+	tools/install-deps rust tests curl
 	tools/mutants
 
 sanitize: ## run the socket tests under AddressSanitizer
-	tools/install-deps rust
+	tools/install-deps rust tests curl
 	tools/sanitize
 
 audit: ## check the dependencies: known vulnerabilities, licences, sources
@@ -98,7 +101,8 @@ reproduce: ## build the packages twice in different environments, and compare th
 	tools/build-deb --reproduce
 	tools/build-rpm --reproduce
 
-demo: ## build the Debian package and demonstrate it in a booted container
-	tools/install-deps deb container
-	tools/build-deb
-	tests/container/demo.sh
+demo: ## show the modes, then, if the machine permits it, the package in a booted container
+	tools/demo
+
+demo-short: ## show the modes, which needs only Rust: no root, no package, no image
+	tools/demo --short

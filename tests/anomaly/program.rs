@@ -178,7 +178,9 @@ impl Program {
     pub fn signal(&mut self, name: &str) {
         if self.is_running() {
             let pid = self.child.id().to_string();
-            let sent = Command::new("kill").args(["-s", name, &pid]).status();
+            let sent = Command::new("sh")
+                .args(["-c", "kill -s $0 $1", name, &pid])
+                .status();
             assert!(sent.unwrap().success(), "cannot send SIG{name}");
         }
     }

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Demonstrates the package in a booted container, as the first five minutes of README.md:
 # prints each command and its output.
-image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
+#   demo.sh [PACKAGE]    with this Debian package instead of that in dist/
+image=demo packages="postfix swaks"
 . "$(dirname "$0")/lib.sh"
 
 bold='' plain=''
@@ -37,14 +38,13 @@ create_container
 echo mail >"$container/root/etc/hostname"
 write /etc/hosts <<<$'127.0.0.1 localhost mail.example.org mail\n::1 localhost'
 sed -i 's/^myhostname = .*/myhostname = mail.example.org/' "$container/root/etc/postfix/main.cf"
-rm -f "$container"/root/etc/systemd/system/multi-user.target.wants/haproxy.service
 boot
 run sh -c '. /etc/os-release; echo "$PRETTY_NAME, $(systemctl --version | head -n 1)"'
 expect_within 20 is_mail_served
 mail_client
 
 heading "Installing the package enables and starts nothing, and opens no port"
-deb=$(package)
+deb=${1:-$(package)}
 copy_in "$deb" /root/packages
 prompt '#' apt install "./${deb##*/}"
 run apt install -y "/root/packages/${deb##*/}" 2>/dev/null | grep -E '^(Unpacking|Setting up) greeter'

@@ -2,7 +2,7 @@
 # The signed apt and dnf repositories of `make repo`, served over HTTP in the container:
 # greeter is installed by its name and upgraded, and packages with a wrong signature are
 # refused.
-image=repositories packages="createrepo-c dnf gpg gpg-agent nginx-light rpm"
+image=repositories packages="createrepo-c dnf gpg gpg-agent nginx-light reprepro rpm xz-utils"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/next.sh"
 

@@ -2,7 +2,7 @@
 # Installation, upgrade and removal of the RPM with dnf, from a repository, on a Debian
 # with stub packages of an RPM distribution: the installation enables nothing, an upgrade
 # under load loses no connection, the removal stops everything and keeps edited settings.
-image=dnf packages="createrepo-c dnf rpm"
+image=repositories packages="createrepo-c dnf gpg gpg-agent nginx-light reprepro rpm xz-utils"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh"
 . "$(dirname "$0")/next.sh"

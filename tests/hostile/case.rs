@@ -272,7 +272,9 @@ struct Process(Child);
 impl Process {
     fn signal(&self, signal: &str) {
         let pid = self.0.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status();
+        let status = Command::new("sh")
+            .args(["-c", "kill $0 $1", signal, &pid])
+            .status();
         assert!(status.unwrap().success());
     }
 

@@ -73,9 +73,10 @@ pub struct Process {
 
 impl Process {
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("cannot run {command:?}: {error}; the package systemd has systemd-socket-activate")
-        });
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let pipe = child.stderr.take().unwrap();
         let stderr = Arc::new(Mutex::new(String::new()));
         let collected = Arc::clone(&stderr);
@@ -110,8 +111,9 @@ impl Process {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .args([signal, &self.child.id().to_string()])
+        // Not kill(1), which is in a package of its own.
+        let status = Command::new("sh")
+            .args(["-c", "kill $0 $1", signal, &self.child.id().to_string()])
             .status()
             .unwrap();
         assert!(status.success());
@@ -270,14 +272,48 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Starts greeter with these arguments under `systemd-socket-activate` with these
-/// options, and waits until the latter listens.
+/// The built example program of this name.
+pub fn example(name: &str) -> String {
+    let directory = Path::new(GREETER).parent().unwrap().join("examples");
+    let path = directory.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run 'cargo build --examples'",
+        path.display()
+    );
+    path.to_str().unwrap().to_owned()
+}
+
+/// The program that passes sockets: `systemd-socket-activate` or, on a machine without it,
+/// the example that does the same.
+pub fn activator() -> String {
+    let name = "systemd-socket-activate";
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_installed = std::env::split_paths(&path).any(|directory| directory.join(name).exists());
+    if is_installed {
+        name.to_owned()
+    } else {
+        example("activate")
+    }
+}
+
+/// Starts greeter with these arguments under the [`activator`] with these options, and waits
+/// until the latter listens.
 pub fn activate(options: &[&str], listen: &str, arguments: &[&str]) -> Process {
-    let mut command = Command::new("systemd-socket-activate");
-    command
-        .args(options)
-        .args(["-l", listen, GREETER])
-        .args(arguments);
+    activate_by(
+        &activator(),
+        options,
+        listen,
+        &[&[GREETER], arguments].concat(),
+    )
+}
+
+/// Starts a program with its arguments under this activator.
+pub fn activate_by(activator: &str, options: &[&str], listen: &str, program: &[&str]) -> Process {
+    let mut command = Command::new(activator);
+    command.args(options).args(["-l", listen]).args(program);
+    // Otherwise the examples would write to the journal.
+    command.env_remove("JOURNAL_STREAM");
     command.stdout(Stdio::null()).stdin(Stdio::null());
     let process = Process::start(&mut command);
     process.expect_stderr("Listening on ");
