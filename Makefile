@@ -41,6 +41,8 @@ PROGRAM = target/release/greeter
 units = greeter.socket greeter.service greeter@.socket greeter@.service \
 	greeter-accepted.socket greeter-accepted@.service \
 	greeter-inet.socket greeter-inet@.service
+# Units that users do not get: HAProxy serves ports below 1024 here.
+system_units = greeter-tls@.socket greeter-tls@.service
 settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
@@ -85,7 +87,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 			$(INSTALL_DATA) etc/$$name $(DESTDIR)$(sysconfdir)/greeter/; \
 	done
 	@# The units contain the full path of the program, which only this Makefile knows.
-	set -e; for unit in $(units:%=system/%) $(units:%=user/%); do \
+	set -e; for unit in $(units:%=system/%) $(system_units:%=system/%) $(units:%=user/%); do \
 		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
 		to=$(DESTDIR)$$to/$${unit#*/}; \
 		sed -e 's|@bindir@|$(bindir)|g' $(add_bindir) systemd/$$unit >$$to; \
@@ -110,6 +112,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \
 		$(units:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
+		$(system_units:%=$(DESTDIR)$(systemdsystemunitdir)/%) \
 		$(units:%=$(DESTDIR)$(systemduserunitdir)/%) \
 		$(DESTDIR)$(systemdsystempresetdir)/95-greeter.preset \
 		$(DESTDIR)$(systemduserpresetdir)/95-greeter.preset \
