@@ -15,7 +15,7 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
 	set -e; for suite in bookworm testing; do \
-		for test in maintenance tls; do tests/container/test-$$test.sh $$suite; done; \
+		for test in maintenance tls administration; do tests/container/test-$$test.sh $$suite; done; \
 	done
 	tests/container/test-proxies.sh testing
 
