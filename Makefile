@@ -41,6 +41,8 @@ PROGRAM = target/release/greeter
 sockets = greeter.socket greeter@.socket greeter-accepted.socket greeter-inet.socket
 services = greeter.service greeter@.service greeter-accepted@.service greeter-inet@.service
 preset = 95-greeter.preset
+# HAProxy in front of greeter@PORT.socket, for the system only.
+system_units = greeter-tls@.socket greeter-tls@.service
 settings = greeter.toml greeter-accepted.toml greeter-inet.toml
 manuals = greeter.8 greeter.toml.5 greeter.7
 documents = README.md CHANGELOG.md SECURITY.md
@@ -85,7 +87,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 			$(INSTALL_DATA) etc/$$name $(DESTDIR)$(sysconfdir)/greeter/; \
 	done
 	@# The units contain the full path of the program, which only this Makefile knows.
-	set -e; for unit in $(services:%=system/%) $(services:%=user/%); do \
+	set -e; for unit in $(services:%=system/%) $(system_units:%=system/%) $(services:%=user/%); do \
 		case $$unit in system/*) to=$(systemdsystemunitdir);; *) to=$(systemduserunitdir);; esac; \
 		to=$(DESTDIR)$$to/$${unit#*/}; \
 		sed -e 's|@bindir@|$(bindir)|g' $(add_bindir) systemd/$$unit >$$to; \
@@ -111,7 +113,7 @@ install: ## copy what `make` built to $(DESTDIR)$(prefix) and $(DESTDIR)$(syscon
 
 uninstall: ## remove the files installed by `make install` with the same variables
 	rm -f $(DESTDIR)$(bindir)/greeter \
-		$(addprefix $(DESTDIR)$(systemdsystemunitdir)/,$(sockets) $(services)) \
+		$(addprefix $(DESTDIR)$(systemdsystemunitdir)/,$(sockets) $(services) $(system_units)) \
 		$(addprefix $(DESTDIR)$(systemduserunitdir)/,$(sockets) $(services)) \
 		$(DESTDIR)$(systemdsystempresetdir)/$(preset) \
 		$(DESTDIR)$(systemduserpresetdir)/$(preset) \

@@ -17,7 +17,9 @@ check-releases: ## test the Debian package on Debian 12, 13 and testing
 	bench/build target/tools
 	tools/build-deb
 	set -e; for suite in bookworm trixie testing; do tests/container/test-releases.sh $$suite; done
-	set -e; for suite in bookworm testing; do tests/container/test-maintenance.sh $$suite; done
+	set -e; for suite in bookworm testing; do \
+		for test in maintenance tls administration; do tests/container/test-$$test.sh $$suite; done; \
+	done
 	tests/container/test-proxies.sh testing
 
 check-versions: ## run the tests with the oldest and the newest version of each crate
@@ -36,6 +38,7 @@ soak: ## run the load and fault tests at full size (about one hour)
 	tests/container/test-faults.sh soak
 	tests/container/test-instances.sh soak
 	tests/container/test-maintenance.sh soak
+	tests/container/test-tls.sh soak
 
 deb: ## build the Debian packages in dist/, offline in a clean Debian 13
 	tools/install-deps deb

@@ -144,6 +144,16 @@ boot() {
 	fail "the container does not boot; the state of systemd is '${state:-unknown}'"
 }
 
+# Reboots, to this state: with status 133 systemd-nspawn reports a reboot, and the caller
+# performs it.
+reboot() {
+	local status=0
+	run systemctl reboot
+	wait "$nspawn_pid" || status=$?
+	[[ $status = 133 ]] || fail "systemd-nspawn exited with $status instead of 133"
+	boot "${1-}"
+}
+
 # Kills the container, if there is one, as a power failure would.
 destroy_container() {
 	[[ -n $container ]] || return 0

@@ -16,6 +16,13 @@ note() {
 	printf '          %s\n' "$*"
 }
 
+# statistics VALUE...: prints median and maximum.
+statistics() {
+	printf '%s\n' "$@" | sort -g | awk '
+		{ value[NR] = $1 }
+		END { printf "%d (%d)", (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2 + 0.5, value[NR] + 0.5 }'
+}
+
 # start_load NAME ARGUMENT...: starts greeter-load with these arguments in the
 # container. Its report, a line of JSON, is in "$container/NAME" when it ends.
 declare -A load_pids=()

@@ -28,7 +28,7 @@ for unit in $sockets greeter.service; do
 	expect_match "^(disabled|static)$" cat "$container/state"
 	expect_status 3 run systemctl is-active "$unit"
 done
-expect_status 1 run systemctl is-enabled greeter@.socket greeter@25.socket
+expect_status 1 run systemctl is-enabled greeter@.socket greeter@25.socket greeter-tls@.socket greeter-tls@993.socket
 expect_status 1 run systemctl --global is-enabled greeter@.socket greeter@2525.socket
 expect "" run systemctl list-units --plain --no-legend --all 'greeter@*'
 expect "" run ss --no-header --listening --tcp
@@ -48,17 +48,17 @@ expect "$accounts" run cat /etc/passwd /etc/group
 check "presets keep what an administrator has added"
 run sh -c 'sed "s/4000/2525/" /usr/lib/systemd/system/greeter.socket >/etc/systemd/system/greeter-smtp.socket'
 run systemctl daemon-reload
-run systemctl enable --quiet greeter-smtp.socket greeter@2526.socket
+run systemctl enable --quiet greeter-smtp.socket greeter@2526.socket greeter-tls@2527.socket
 run systemctl --global enable --quiet greeter@2526.socket
 run systemctl preset-all --preset-mode=full >/dev/null 2>&1
 run systemctl --global preset-all --preset-mode=full >/dev/null 2>&1
-expect $'enabled\nenabled' run systemctl is-enabled greeter-smtp.socket greeter@2526.socket
+expect $'enabled\nenabled\nenabled' run systemctl is-enabled greeter-smtp.socket greeter@2526.socket greeter-tls@2527.socket
 expect enabled run systemctl --global is-enabled greeter@2526.socket
 for unit in $sockets greeter.service; do
 	expect_status 1 run systemctl is-enabled "$unit"
 done
 expect_status 1 run systemctl is-enabled greeter@25.socket
-run systemctl disable --quiet greeter-smtp.socket greeter@2526.socket
+run systemctl disable --quiet greeter-smtp.socket greeter@2526.socket greeter-tls@2527.socket
 run systemctl --global disable --quiet greeter@2526.socket
 run rm /etc/systemd/system/greeter-smtp.socket
 run systemctl daemon-reload

@@ -43,63 +43,7 @@ install_greeter
 for address in 192.0.2.1/24 192.0.2.2/24; do run ip address add "$address" dev lo; done
 run useradd --create-home you
 
-# closed_time PORT COMMAND...: runs the command, and connects to the port every
-# millisecond until it has ended and the port is open. Prints three numbers of
-# milliseconds: without a listener, in which connections are refused; in which they are
-# not answered, because the backlog of a service that is stopping is full; and the
-# longest time between two attempts, which is the precision.
-write /usr/local/bin/closed_time <<'END'
-#!/usr/bin/perl
-use strict;
-use warnings;
-use Errno qw(ECONNREFUSED ECONNRESET EINPROGRESS);
-use POSIX qw(WNOHANG _exit);
-use Socket qw(:DEFAULT SOCK_NONBLOCK);
-use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC sleep);
-
-my ($port, @command) = @ARGV;
-my $address = pack_sockaddr_in($port, inet_aton("127.0.0.1"));
-
-# The result of one attempt.
-sub try_connect {
-    socket(my $socket, PF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0) or die "socket: $!";
-    # A reset at the close, so that the service has little to do for this connection.
-    setsockopt($socket, SOL_SOCKET, SO_LINGER, pack("ii", 1, 0)) or die "SO_LINGER: $!";
-    my $error = connect($socket, $address) ? 0 : $! + 0;
-    if ($error == EINPROGRESS) {
-        vec(my $writable = "", fileno($socket), 1) = 1;
-        return "unanswered" if !select(undef, $writable, undef, 0.002);
-        $error = unpack("i", getsockopt($socket, SOL_SOCKET, SO_ERROR));
-    }
-    # Reset: a listener accepted it, and was closed then.
-    return "open" if $error == 0 || $error == ECONNRESET;
-    return "refused" if $error == ECONNREFUSED;
-    die "connect: error $error";
-}
-
-my %duration = (open => 0, refused => 0, unanswered => 0);
-my ($result, $status, $longest, $successes) = (try_connect(), undef, 0, 0);
-die "port $port is $result at the beginning" if $result ne "open";
-my $previous = clock_gettime(CLOCK_MONOTONIC);
-my $deadline = $previous + 60;
-my $child = fork // die "fork: $!";
-if (!$child) { exec @command or _exit(127) }
-until (defined $status && $successes >= 10) {
-    sleep 0.0008;
-    my $now = clock_gettime(CLOCK_MONOTONIC);
-    die "port $port is $result after a minute" if $now > $deadline;
-    # Each result lasts until the next attempt.
-    $duration{$result} += $now - $previous;
-    $longest = $now - $previous if $now - $previous > $longest;
-    $previous = $now;
-    $result = try_connect();
-    $successes = $result eq "open" ? $successes + 1 : 0;
-    $status = $? if !defined $status && waitpid($child, WNOHANG) == $child;
-}
-die "status $status of: @command" if $status;
-printf "%.1f %.1f %.1f\n", $duration{refused} * 1000, $duration{unanswered} * 1000, $longest * 1000;
-END
-run chmod +x /usr/local/bin/closed_time
+copy_in "$repository/tests/container/closed_time" /usr/local/bin
 
 # first_line SERVICE: prints the first line that a client receives.
 first_line() {
@@ -141,13 +85,6 @@ switch() {
 	times[$1-$2]+="${result[0]} "
 	unanswered[$1]+="${result[1]} "
 	precision+=("${result[2]}")
-}
-
-# statistics VALUE...: prints median and maximum.
-statistics() {
-	printf '%s\n' "$@" | sort -g | awk '
-		{ value[NR] = $1 }
-		END { printf "%d (%d)", (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2 + 0.5, value[NR] + 0.5 }'
 }
 
 rounds=$(size 2 10)
@@ -283,16 +220,6 @@ expect_within 60 run grep -q status=sent /var/log/sender.log
 note "$(run grep status=sent /var/log/sender.log | sed 's/.*relay=/relay=/')"
 expect_within 10 run grep -q "^Still there?" /var/mail/you
 run systemctl stop sender.service
-
-# Reboots, to this state: with status 133 systemd-nspawn reports a reboot, and the caller
-# performs it.
-reboot() {
-	local status=0
-	run systemctl reboot
-	wait "$nspawn_pid" || status=$?
-	[[ $status = 133 ]] || fail "systemd-nspawn exited with $status instead of 133"
-	boot "${1-}"
-}
 
 check "both enabled, form fallback: after a boot the services have their ports; greeter that of one that fails"
 for service in $services; do

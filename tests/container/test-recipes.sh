@@ -5,19 +5,8 @@
 image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
 . "$(dirname "$0")/lib.sh"
 
-# -- The manual ------------------------------------------------------------------
-
-# block SECTION [N]: prints the N-th block of a section (default: the first), as a reader
-# would copy it.
-block() {
-	local found
-	found=$(awk -v section="# $1" -v wanted="${2:-1}" '
-		/^# / { inside = $0 == section; next }
-		/^```/ { open = !open; if (inside && open) count++; next }
-		inside && open && count == wanted' "$repository/man/greeter.7.scd" | sed 's/\\\\/\\/g')
-	[[ -n $found ]] || fail "greeter(7) has no block ${2:-1} in section '$1'"
-	echo "$found"
-}
+# shellcheck source=manual.sh
+. "$(dirname "$0")/manual.sh"
 
 # commented_line SECTION NAME: prints the line of a block that has a comment with this
 # name, without the comment.
@@ -26,13 +15,6 @@ commented_line() {
 	found=$(block "$1" | sed -n "s/ *# $2, port .*//p")
 	[[ -n $found ]] || fail "greeter(7) has no line '$2' in section '$1'"
 	echo "$found"
-}
-
-# The manual contains this text, apart from line breaks and markup.
-expect_manual() {
-	local text
-	text=$(sed 's/\\\\/\\/g; s/\*//g' "$repository/man/greeter.7.scd" | tr -s ' \t\n' ' ')
-	[[ $text == *"$1"* ]] || fail "greeter(7) does not contain: $1"
 }
 
 # -- Installing a recipe ----------------------------------------------------------

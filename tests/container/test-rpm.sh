@@ -76,7 +76,7 @@ script() { run rpm --query --queryformat "%{$1}" greeter | sed '/^$/d'; }
 macros() { printf '%s\n' "$@" | run xargs -d '\n' -I{} rpm --load=/root/rpm/macros.systemd --eval '{}' | sed '/^$/d'; }
 expect "$(macros "%tmpfiles_create greeter-root.conf" "%systemd_post $sockets greeter.service" \
 	"%systemd_user_post $sockets greeter.service")" script POSTIN
-expect "$(macros "%systemd_preun $sockets greeter.service greeter@.socket" \
+expect "$(macros "%systemd_preun $sockets greeter.service greeter@.socket greeter-tls@.socket" \
 	"%systemd_user_preun $sockets greeter.service greeter@.socket")" script PREUN
 expect "$(macros "%systemd_postun_with_restart greeter.service greeter@\\*.service" \
 	"%systemd_user_postun_with_restart greeter.service greeter@\\*.service")" script POSTUN

@@ -1,0 +1,22 @@
+# shellcheck shell=bash disable=SC2154 # repository is of lib.sh
+# Reads the blocks and the text of greeter(7), so that tests run them as they are printed.
+# Scripts source this file after lib.sh.
+
+# block SECTION [N]: prints the N-th block of a section (default: the first), as a reader
+# would copy it.
+block() {
+	local found
+	found=$(awk -v section="# $1" -v wanted="${2:-1}" '
+		/^# / { inside = $0 == section; next }
+		/^```/ { open = !open; if (inside && open) count++; next }
+		inside && open && count == wanted' "$repository/man/greeter.7.scd" | sed 's/\\\\/\\/g')
+	[[ -n $found ]] || fail "greeter(7) has no block ${2:-1} in section '$1'"
+	echo "$found"
+}
+
+# The manual contains this text, apart from line breaks and markup.
+expect_manual() {
+	local text
+	text=$(sed 's/\\\\/\\/g; s/\*//g' "$repository/man/greeter.7.scd" | tr -s ' \t\n' ' ')
+	[[ $text == *"$1"* ]] || fail "greeter(7) does not contain: $1"
+}
