@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # lib.sh assigns variables
 # A program of an attacker in the place of greeter, for the scripts that source this file.
 
 # Replaces /usr/bin/greeter in the container by tests/container/intruder.c.
