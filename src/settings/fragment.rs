@@ -29,6 +29,10 @@ impl TableName for BTreeMap<String, Table<GreetingFragment>> {
 /// # Errors
 /// [`Error::Settings`] for the first invalid part, with its position.
 pub(super) fn parse(file: &SettingsFile, unit: &str) -> Result<Fragment, Error> {
+    // Line ends were normalized, so what is left of CR CR LF must not be taken for one.
+    if let Some(at) = file.text.find('\r') {
+        return Err(file.error_at(&(at..at), &invisible_character('\r')));
+    }
     let mut fragment = deserialize(&file.text).map_err(|error| explain(file, &error, unit))?;
     for Table(greeting) in fragment.greeting.0.values_mut() {
         replace_other(file, &mut greeting.message, &mut greeting.message_file)?;
@@ -182,7 +186,7 @@ fn invisible_at(text: &str, place: usize) -> Option<char> {
     let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let is_space = c.is_whitespace() && !c.is_ascii();
-    let is_control = c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    let is_control = c.is_control() && !matches!(c, '\t' | '\n');
     (is_format || is_space || is_control).then_some(c)
 }
 
