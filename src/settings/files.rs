@@ -28,7 +28,7 @@ const MAX_FILE_SIZE: u64 = 1024 * 1024;
 pub struct SettingsFile {
     /// Its path.
     pub path: PathBuf,
-    /// Its content.
+    /// Its content; lines end in LF, whatever the editor wrote.
     pub text: String,
 }
 
@@ -194,7 +194,7 @@ fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
     match String::from_utf8(text_of(path, bytes)?) {
         Ok(text) => Ok(Some(SettingsFile {
             path: path.to_owned(),
-            text,
+            text: text.replace("\r\n", "\n"),
         })),
         Err(error) => {
             let start = error.utf8_error().valid_up_to();

@@ -1,6 +1,7 @@
 //! Parses one settings file, and words the errors of toml and serde in the terms of the
 //! settings; wraps toml.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -28,13 +29,55 @@ impl TableName for BTreeMap<String, Table<GreetingFragment>> {
 /// # Errors
 /// [`Error::Settings`] for the first invalid part, with its position.
 pub(super) fn parse(file: &SettingsFile, unit: &str) -> Result<Fragment, Error> {
-    let mut fragment: Fragment =
-        toml::from_str(&file.text).map_err(|error| explain(file, &error, unit))?;
+    // Line ends were normalized, so what is left of CR CR LF must not be taken for one.
+    if let Some(at) = file.text.find('\r') {
+        return Err(file.error_at(&(at..at), &invisible_character('\r')));
+    }
+    let mut fragment = deserialize(&file.text).map_err(|error| explain(file, &error, unit))?;
     for Table(greeting) in fragment.greeting.0.values_mut() {
         replace_other(file, &mut greeting.message, &mut greeting.message_file)?;
     }
     replace_other(file, &mut fragment.message, &mut fragment.message_file)?;
     Ok(fragment)
+}
+
+/// The most integers that are replaced in a file. A file needs fewer, and each takes a parse.
+const MAX_REPLACED: usize = 8;
+
+/// Deserializes a file. An integer that does not fit 64 bits is an error of toml, without
+/// its key and range. It is replaced by one that fits, has the same length, and is larger
+/// than every key allows, so that the error is that of the key.
+fn deserialize(text: &str) -> Result<Fragment, toml::de::Error> {
+    let mut text = Cow::from(text);
+    for _ in 0..MAX_REPLACED {
+        let error = match toml::from_str(&text) {
+            Ok(fragment) => return Ok(fragment),
+            Err(error) => error,
+        };
+        let Some(span) = integer_too_large(&text, &error) else {
+            return Err(error);
+        };
+        let digits = span.len() - "0x".len();
+        let largest = format!("0x{:0digits$x}", i64::MAX);
+        text.to_mut().replace_range(span, &largest);
+    }
+    toml::from_str(&text)
+}
+
+/// The integer that this error is about, if it is one that does not fit 64 bits.
+fn integer_too_large(text: &str, error: &toml::de::Error) -> Option<Range<usize>> {
+    if !error.message().contains("to fit in target type") {
+        return None;
+    }
+    let start = error.span()?.start;
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-_".contains(byte);
+    let length = text
+        .as_bytes()
+        .get(start..)?
+        .iter()
+        .take_while(|byte| is_digit(byte))
+        .count();
+    (length >= "0x7fffffffffffffff".len()).then_some(start..start + length)
 }
 
 /// If one of `message` and `message_file` is set, sets the other one to no value, which
@@ -69,14 +112,10 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
     let expected = message.rsplit_once(", expected ");
     let is_value_error =
         message.starts_with("invalid type: ") || message.starts_with("invalid value: ");
-    let is_dotted = file.text[span.end.min(file.text.len())..].starts_with('.');
     let text = match expected {
-        // What toml 0.8 reports if a value is a table made by dotted keys.
+        // What toml reports if a value is a table made by dotted keys.
         Some((_, "a borrowed string")) => {
             format!("invalid key '{written}': the key before it is not a table")
-        }
-        Some((_, expected)) if is_value_error && is_dotted => {
-            format!("'{written}' is not a table: expected {expected}")
         }
         Some((found, expected)) if is_value_error => {
             let value = shown_value(written, found);
@@ -110,24 +149,34 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
                 format!("unknown key '{key}'; {hint}")
             }
         },
-        // What toml 0.8 reports of an integer that does not fit 64 bits.
-        _ if message.contains("number too large") => {
-            "number too large; write a smaller one".to_owned()
-        }
         _ if message.contains("duplicate key") => "duplicate key; remove one of the two".to_owned(),
         _ => match invisible_at(&file.text, span.start) {
-            Some(c) => format!(
-                "invalid TOML: the character U+{:04X}, which may be invisible, is not allowed \
-                 here; remove it",
-                u32::from(c)
-            ),
+            Some(c) => invisible_character(c),
             None => {
-                let problem = message.trim_end_matches('.').replace('\n', ", ");
-                format!("invalid TOML: {problem}; check the syntax (strings need quotes)")
+                let problem = match message.trim_end_matches('.').replace('\n', ", ") {
+                    // What toml has no words for.
+                    empty if empty.is_empty() => "unexpected character".to_owned(),
+                    problem => problem,
+                };
+                let hint = if problem.starts_with("invalid escape sequence") {
+                    "a backslash is written '\\\\'"
+                } else {
+                    "check the syntax (strings need quotes)"
+                };
+                format!("invalid TOML: {problem}; {hint}")
             }
         },
     };
     file.error_at(&span, &text)
+}
+
+/// The message about a character that an editor may not show.
+fn invisible_character(c: char) -> String {
+    format!(
+        "invalid TOML: the character U+{:04X}, which may be invisible, is not allowed here; \
+         remove it",
+        u32::from(c)
+    )
 }
 
 /// The character at this place, if an editor may show nothing or a space for it: a control
@@ -137,7 +186,7 @@ fn invisible_at(text: &str, place: usize) -> Option<char> {
     let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let is_space = c.is_whitespace() && !c.is_ascii();
-    let is_control = c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    let is_control = c.is_control() && !matches!(c, '\t' | '\n');
     (is_format || is_space || is_control).then_some(c)
 }
 
@@ -269,32 +318,38 @@ mod tests {
         );
     }
 
-    /// Which errors toml reports depends on its version.
+    /// toml has no message of some errors.
     #[test]
-    fn errors_of_older_versions_of_toml_are_explained() {
+    fn errors_always_have_a_reason() {
         use serde::de::Error as _;
         let file = SettingsFile {
             path: "g.toml".into(),
-            text: ".connections = 5\n".to_owned(),
+            text: "mode\n".to_owned(),
         };
-        for (message, expected) in [
-            (
-                "invalid type: map, expected a borrowed string",
-                "invalid key '': the key before it is not a table",
+        let explained = explain(&file, &toml::de::Error::custom(""), "greeter.socket");
+        assert_eq!(
+            explained.to_string(),
+            "g.toml:1:1: invalid TOML: unexpected character; check the syntax (strings need quotes)"
+        );
+    }
+
+    #[test]
+    fn integers_that_do_not_fit_are_errors_of_their_key() {
+        let large = "9".repeat(20);
+        check(
+            &format!("limits.linger_bytes = -{large}\n"),
+            &format!(
+                "g.toml:1:23: invalid value -{large} for 'linger_bytes': \
+                 expected a number of bytes from 0 to 1073741824"
             ),
-            (
-                "invalid type: integer `5`, expected the table [limits]",
-                "'' is not a table: expected the table [limits]",
-            ),
-            (
-                "number too large to fit in target type",
-                "number too large; write a smaller one",
-            ),
-        ] {
-            let error = toml::de::Error::custom(message);
-            let explained = explain(&file, &error, "greeter.socket").to_string();
-            assert_eq!(explained, format!("g.toml:1:1: {expected}"));
-        }
+        );
+        // The first of several is reported, and too many of them, too.
+        check(
+            &format!("zzz = [{large}, {large}]\nlog_exclude = {large}\n"),
+            "g.toml:1:1: unknown key 'zzz'; remove it, or see greeter.toml(5) for the valid keys",
+        );
+        let message = message(&format!("zzz = [{}]\n", format!("{large}, ").repeat(9)));
+        assert!(message.contains("number too large"), "{message}");
     }
 
     #[test]

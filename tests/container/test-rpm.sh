@@ -43,6 +43,10 @@ dnf install greeter
 expect_match '^greeter-[0-9.]+-1\.' run rpm --query greeter
 expect "greeter $(run rpm --query --queryformat '%{VERSION}' greeter)" run greeter --version
 
+check "a settings file means the same as with the Debian package"
+copy_in "$repository/tests/settings-language" /root
+expect_match ' rows, 0 differences$' run /root/settings-language /usr/bin/greeter
+
 check "nothing is enabled, running or listening after the installation"
 for unit in $sockets greeter.service; do
 	expect_status 1 run systemctl is-enabled "$unit"

@@ -77,6 +77,10 @@ for entry in $units; do
 	done < <(invalid_settings)
 done
 
+check "a settings file means the same with the package as with other versions of the crates"
+copy_in "$repository/tests/settings-language" /root
+expect_match ' rows, 0 differences$' run /root/settings-language /usr/bin/greeter
+
 check "a reload of invalid settings fails and keeps the current ones"
 expect $'This is a test\n' greeting 127.0.0.1:4000
 write /etc/greeter/greeter.toml.d/50-test.toml <<<'mesage = "x"'
