@@ -4,36 +4,7 @@
 # changes, the manual must be updated.
 image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
 . "$(dirname "$0")/lib.sh"
-
-# -- The manual ------------------------------------------------------------------
-
-# block SECTION [N]: prints the N-th block of a section (default: the first), as a reader
-# would copy it.
-block() {
-	local found
-	found=$(awk -v section="# $1" -v wanted="${2:-1}" '
-		/^# / { inside = $0 == section; next }
-		/^```/ { open = !open; if (inside && open) count++; next }
-		inside && open && count == wanted' "$repository/man/greeter.7.scd" | sed 's/\\\\/\\/g')
-	[[ -n $found ]] || fail "greeter(7) has no block ${2:-1} in section '$1'"
-	echo "$found"
-}
-
-# commented_line SECTION NAME: prints the line of a block that has a comment with this
-# name, without the comment.
-commented_line() {
-	local found
-	found=$(block "$1" | sed -n "s/ *# $2, port .*//p")
-	[[ -n $found ]] || fail "greeter(7) has no line '$2' in section '$1'"
-	echo "$found"
-}
-
-# The manual contains this text, apart from line breaks and markup.
-expect_manual() {
-	local text
-	text=$(sed 's/\\\\/\\/g; s/\*//g' "$repository/man/greeter.7.scd" | tr -s ' \t\n' ' ')
-	[[ $text == *"$1"* ]] || fail "greeter(7) does not contain: $1"
-}
+. "$(dirname "$0")/manual.sh"
 
 # -- Installing a recipe ----------------------------------------------------------
 
@@ -59,13 +30,6 @@ apply_settings() {
 	! run test -e /etc/systemd/system/sockets.target.wants/greeter.socket ||
 		commands=$(sed '/^systemctl enable /d' <<<"$commands")
 	run sh -euc "$commands" >"$container/settings" 2>&1 || fail "$(cat "$container/settings")"
-}
-
-# -- Running other programs -------------------------------------------------------
-
-# The output of the last program does not contain this text.
-expect_no_output() {
-	[[ $output != *"$1"* ]] || fail "the output contains: $1"
 }
 
 # -----------------------------------------------------------------------------
@@ -327,17 +291,7 @@ expect "${text/4.3.2/4.3.0}" greeting 192.0.2.1:2525
 expect "$pid" property MainPID greeter@2525.service
 run sh -euc "$(sed -n 2p <<<"$commands")" >"$container/enable" 2>&1 || fail "$(cat "$container/enable")"
 is_closed 192.0.2.1:2525 || fail "port 2525 is still open"
-run rm /etc/greeter/greeter.toml.d/2525.toml
-
-check "SSH: the OpenSSH client shows the notice in its debug lines only"
-set_port 22
-block "SSH: A NOTICE IN THE CLIENT'S DEBUG LINES" | apply_settings
-program 255 ssh -T -F none 192.0.2.1
-expect_output "Connection closed by 192.0.2.1 port 22"
-expect_no_output maintenance
-program 255 ssh -T -F none -o IdentityFile=none -v 192.0.2.1
-expect_output "debug1: kex_exchange_identification: banner line 0: Closed for maintenance until 18:00 UTC"
-run rm /etc/greeter/greeter.toml.d/recipe.toml
+run rm /etc/greeter/greeter.toml.d/2525.toml /etc/greeter/greeter.toml.d/recipe.toml
 
 # -- HAProxy ---------------------------------------------------------------------
 
