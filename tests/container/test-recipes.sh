@@ -4,18 +4,8 @@
 # changes, the manual must be updated.
 image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
 . "$(dirname "$0")/lib.sh"
-
 # shellcheck source=manual.sh
 . "$(dirname "$0")/manual.sh"
-
-# commented_line SECTION NAME: prints the line of a block that has a comment with this
-# name, without the comment.
-commented_line() {
-	local found
-	found=$(block "$1" | sed -n "s/ *# $2, port .*//p")
-	[[ -n $found ]] || fail "greeter(7) has no line '$2' in section '$1'"
-	echo "$found"
-}
 
 # -- Installing a recipe ----------------------------------------------------------
 
@@ -41,13 +31,6 @@ apply_settings() {
 	! run test -e /etc/systemd/system/sockets.target.wants/greeter.socket ||
 		commands=$(sed '/^systemctl enable /d' <<<"$commands")
 	run sh -euc "$commands" >"$container/settings" 2>&1 || fail "$(cat "$container/settings")"
-}
-
-# -- Running other programs -------------------------------------------------------
-
-# The output of the last program does not contain this text.
-expect_no_output() {
-	[[ $output != *"$1"* ]] || fail "the output contains: $1"
 }
 
 # -----------------------------------------------------------------------------
@@ -309,17 +292,7 @@ expect "${text/4.3.2/4.3.0}" greeting 192.0.2.1:2525
 expect "$pid" property MainPID greeter@2525.service
 run sh -euc "$(sed -n 2p <<<"$commands")" >"$container/enable" 2>&1 || fail "$(cat "$container/enable")"
 is_closed 192.0.2.1:2525 || fail "port 2525 is still open"
-run rm /etc/greeter/greeter.toml.d/2525.toml
-
-check "SSH: the OpenSSH client shows the notice in its debug lines only"
-set_port 22
-block "SSH: A NOTICE IN THE CLIENT'S DEBUG LINES" | apply_settings
-program 255 ssh -T -F none 192.0.2.1
-expect_output "Connection closed by 192.0.2.1 port 22"
-expect_no_output maintenance
-program 255 ssh -T -F none -o IdentityFile=none -v 192.0.2.1
-expect_output "debug1: kex_exchange_identification: banner line 0: Closed for maintenance until 18:00 UTC"
-run rm /etc/greeter/greeter.toml.d/recipe.toml
+run rm /etc/greeter/greeter.toml.d/2525.toml /etc/greeter/greeter.toml.d/recipe.toml
 
 # -- HAProxy ---------------------------------------------------------------------
 
