@@ -107,7 +107,12 @@ fn replace_other(
 /// Words an error of toml and serde in the terms of the settings.
 fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
     let message = error.message();
-    let span = error.span().unwrap_or(0..0);
+    let mut span = error.span().unwrap_or(0..0);
+    if message.is_empty() {
+        // In the comments of an array, the error is behind the character that is not allowed.
+        let before = file.text.get(..span.start).unwrap_or_default();
+        span.start = before.trim_end_matches(is_invalid_control).len();
+    }
     let written = file.text.get(span.clone()).unwrap_or_default();
     let expected = message.rsplit_once(", expected ");
     let is_value_error =
@@ -154,7 +159,10 @@ fn explain(file: &SettingsFile, error: &toml::de::Error, unit: &str) -> Error {
             Some(c) => invisible_character(c),
             None => {
                 let problem = match message.trim_end_matches('.').replace('\n', ", ") {
-                    // What toml has no words for.
+                    // toml has no words for a value that is missing at the end of the file.
+                    empty if empty.is_empty() && span.start >= file.text.len() => {
+                        "unexpected end of the file".to_owned()
+                    }
                     empty if empty.is_empty() => "unexpected character".to_owned(),
                     problem => problem,
                 };
@@ -185,9 +193,13 @@ fn invisible_at(text: &str, place: usize) -> Option<char> {
     let c = text.get(place..)?.chars().next()?;
     let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let is_space = c.is_whitespace() && !c.is_ascii();
-    let is_control = c.is_control() && !matches!(c, '\t' | '\n');
-    (is_format || is_space || is_control).then_some(c)
+    let is_beyond_ascii = !c.is_ascii() && (c.is_whitespace() || c.is_control());
+    (is_format || is_beyond_ascii || is_invalid_control(c)).then_some(c)
+}
+
+/// Whether TOML allows this control character nowhere, once line ends are LF.
+fn is_invalid_control(c: char) -> bool {
+    c.is_ascii_control() && !matches!(c, '\t' | '\n')
 }
 
 /// The rest of a table header `[greeting.…]` that contains this span.
