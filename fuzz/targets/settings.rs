@@ -46,7 +46,8 @@ fuzz_target!(|bytes: &[u8]| {
 fn file(name: &str, text: &str) -> SettingsFile {
     SettingsFile {
         path: PathBuf::from(format!("{DIRECTORY}/{name}.toml")),
-        text: text.to_owned(),
+        // As it is when a file is read.
+        text: text.replace("\r\n", "\n"),
     }
 }
 
@@ -96,6 +97,7 @@ fn assert_is_helpful(error: &Error, message_files: &BTreeSet<PathBuf>) {
         "{message:?}"
     );
     assert!(!message.contains(char::is_control), "{message:?}");
+    assert!(!message.contains(": invalid TOML: ;"), "{message:?}");
     if let Error::Settings { excerpt, .. } = error {
         let lines = excerpt.lines().count();
         assert!(lines == 0 || lines == 3, "{excerpt:?}");
