@@ -159,14 +159,21 @@ fn example_activates_every_mode() {
 }
 
 #[test]
-fn progress_is_reported_every_ten_seconds() {
+fn progress_is_reported_within_ten_seconds() {
     let output = command("tools/progress")
         .args(["sleeping", "sh", "-c", "sleep 11; echo done; exit 3"])
         .env_remove("PROGRESS")
         .output()
         .unwrap();
     assert_eq!(stdout(&output), "done\n");
-    assert_eq!(output.stderr, b"sleeping\nsleeping ... 10 s\n");
+    // The script counts whole seconds, of which the first can be short.
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        ["9 s", "10 s"]
+            .map(|time| format!("sleeping\nsleeping ... {time}\n"))
+            .contains(&stderr),
+        "{stderr}"
+    );
     assert_eq!(output.status.code(), Some(3));
 }
 
