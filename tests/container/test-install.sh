@@ -101,7 +101,7 @@ run systemctl try-reload-or-restart greeter.service 'greeter@*.service'
 expect $'this is 25\n' greeting 127.0.0.1:25
 expect $'This is a test\n' greeting 127.0.0.1:2525
 expect_match "greeted ::1 port [0-9]+ on '25', 15 bytes" run journalctl --quiet --no-pager --output=cat --unit=greeter@25.service
-run rm -r /etc/greeter/greeter.toml.d
+run rm /etc/greeter/greeter.toml.d/25.toml
 
 check "'disable --now' closes the port of an instance, and no other one"
 run systemctl disable --quiet --now greeter@25.socket
