@@ -133,15 +133,23 @@ expect_nothing_failed
 run rm /etc/greeter/notice
 echo 'message = "This is a test"' | write /etc/greeter/greeter.toml.d/50-test.toml
 
-check "the removal stops sockets, service and instances, and keeps the settings"
+check "the removal stops sockets, services and instances, also masked and edited ones, and keeps the settings"
 run greeter-load 127.0.0.1:4001 --clients 2 --hold --for 60 >"$container/hold.log" 2>&1 &
 expect_within 10 grep -q 'holding 2' "$container/hold.log"
+# Masked, or edited so that they do not stop with their socket.
+run systemctl mask --quiet greeter.service greeter@2525.service
+run sh -c 'sed "/^Requires=/d" /usr/lib/systemd/system/greeter@.service >/etc/systemd/system/greeter@2526.service
+	systemctl daemon-reload'
+for port in 4000 2525 2526; do expect $'for some users\n' greeting "127.0.0.1:$port"; done
 run apt remove -y greeter >"$container/apt.log" 2>&1
 expect "" run ss --no-header --listening --tcp
 expect "" run systemctl list-units --plain --no-legend --state=active,activating,deactivating,failed 'greeter*'
 expect_status 1 run pgrep --exact greeter
 expect_match '^# edited$' cat "$container/root/etc/greeter/greeter.toml"
 expect_nothing_failed
+run systemctl unmask --quiet greeter.service greeter@2525.service
+run rm /etc/systemd/system/greeter@2526.service
+run systemctl daemon-reload
 expect "$accounts" run cat /etc/passwd /etc/group
 
 check "a new installation starts no instance, and finds them enabled"
