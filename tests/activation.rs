@@ -10,17 +10,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{GREETER, Process, TIMEOUT, TempDir, activate, free_port, read_tcp, read_unix};
-
-/// The options of `systemd-socket-activate` for each mode, and its default greeting.
-const MODES: [(&[&str], &str); 3] = [
-    (&[], "This is a test\n"),
-    (&["--accept"], "This socket was already accepted\n"),
-    (
-        &["--accept", "--inetd"],
-        "This socket was passed on stdin/stdout\n",
-    ),
-];
+use support::{
+    GREETER, MODES, Process, TIMEOUT, TempDir, activate, free_port, read_tcp, read_unix,
+};
 
 /// A request of several packets: a server that closes before it has read them
 /// resets the connection.

@@ -4,18 +4,11 @@ mod support;
 
 use std::process::Command;
 
-use support::{activate, free_port};
+use support::{MODES, activate, free_port};
 
 #[test]
 fn curl_http09_reads_the_greeting() {
-    for (options, greeting) in [
-        (&[][..], "This is a test\n"),
-        (&["--accept"], "This socket was already accepted\n"),
-        (
-            &["--accept", "--inetd"],
-            "This socket was passed on stdin/stdout\n",
-        ),
-    ] {
+    for (options, greeting) in MODES {
         let port = free_port();
         let _process = activate(options, &port.to_string(), &[]);
         for _ in 0..20 {

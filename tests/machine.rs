@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::{GREETER, TempDir, activate_by, example, free_port, read_tcp};
+use support::{GREETER, MODES, TempDir, activate_by, example, free_port, read_tcp};
 
 /// A command of the source tree.
 fn command(program: &str) -> Command {
@@ -138,14 +138,7 @@ fn continuous_integration_fails_if_a_step_is_skipped() {
 /// Where `systemd-socket-activate` is missing, an example passes sockets in the same ways.
 #[test]
 fn example_activates_every_mode() {
-    for (options, greeting) in [
-        (&[][..], "This is a test\n"),
-        (&["--accept"], "This socket was already accepted\n"),
-        (
-            &["--accept", "--inetd"],
-            "This socket was passed on stdin/stdout\n",
-        ),
-    ] {
+    for (options, greeting) in MODES {
         let port = free_port();
         let listen = format!("127.0.0.1:{port}");
         let activator = example("activate");

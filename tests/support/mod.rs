@@ -23,6 +23,16 @@ use socket2::{Domain, Socket, Type};
 /// The program under test.
 pub const GREETER: &str = env!("CARGO_BIN_EXE_greeter");
 
+/// The options of `systemd-socket-activate` for each mode, and its default greeting.
+pub const MODES: [(&[&str], &str); 3] = [
+    (&[], "This is a test\n"),
+    (&["--accept"], "This socket was already accepted\n"),
+    (
+        &["--accept", "--inetd"],
+        "This socket was passed on stdin/stdout\n",
+    ),
+];
+
 /// How long an operation may take before the test fails.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
