@@ -44,11 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn file(name: &str, text: &str) -> SettingsFile {
-    SettingsFile {
-        path: PathBuf::from(format!("{DIRECTORY}/{name}.toml")),
-        // As it is when a file is read.
-        text: text.replace("\r\n", "\n"),
-    }
+    SettingsFile::new(format!("{DIRECTORY}/{name}.toml"), text)
 }
 
 /// Valid settings are within the limits that greeter.toml(5) documents.

@@ -27,12 +27,20 @@ const MAX_FILE_SIZE: u64 = 1024 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub struct SettingsFile {
     /// Its path.
-    pub path: PathBuf,
-    /// Its content; lines end in LF, whatever the editor wrote.
-    pub text: String,
+    pub(super) path: PathBuf,
+    /// Its content. Lines end in LF, whatever the editor wrote.
+    pub(super) text: String,
 }
 
 impl SettingsFile {
+    /// A file with this content, in which lines may end in CRLF as well.
+    pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
+        Self {
+            path: path.into(),
+            text: text.replace("\r\n", "\n"),
+        }
+    }
+
     /// An error about the bytes `span` of the file.
     pub(super) fn error_at(&self, span: &Range<usize>, message: &str) -> Error {
         Error::settings(&self.path, Some((self.text.as_bytes(), span)), message)
@@ -192,10 +200,7 @@ fn read_text(path: &Path) -> Result<Option<SettingsFile>, Error> {
         return Ok(None);
     };
     match String::from_utf8(text_of(path, bytes)?) {
-        Ok(text) => Ok(Some(SettingsFile {
-            path: path.to_owned(),
-            text: text.replace("\r\n", "\n"),
-        })),
+        Ok(text) => Ok(Some(SettingsFile::new(path, &text))),
         Err(error) => {
             let start = error.utf8_error().valid_up_to();
             let location = (error.as_bytes(), &(start..start));

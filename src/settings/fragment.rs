@@ -238,10 +238,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Fragment, Error> {
-        let file = SettingsFile {
-            path: "g.toml".into(),
-            text: text.to_owned(),
-        };
+        let file = SettingsFile::new("g.toml", text);
         parse(&file, "greeter.socket")
     }
 
@@ -334,10 +331,7 @@ mod tests {
     #[test]
     fn errors_always_have_a_reason() {
         use serde::de::Error as _;
-        let file = SettingsFile {
-            path: "g.toml".into(),
-            text: "mode\n".to_owned(),
-        };
+        let file = SettingsFile::new("g.toml", "mode\n");
         let explained = explain(&file, &toml::de::Error::custom(""), "greeter.socket");
         assert_eq!(
             explained.to_string(),

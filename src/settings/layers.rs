@@ -174,10 +174,7 @@ mod tests {
 
     #[test]
     fn message_files_are_beside_the_file_that_names_them() {
-        let file = |path: &str, text: &str| SettingsFile {
-            path: path.into(),
-            text: text.to_owned(),
-        };
+        let file = |path: &str, text: &str| SettingsFile::new(path, text);
         let files = vec![
             file("/usr/lib/greeter/greeter.toml", "message_file = 'motd'\n"),
             file(

@@ -302,10 +302,7 @@ mod tests {
     #[test]
     fn shown_defaults_are_those_in_force() {
         let layers = Layers::parse(Vec::new(), "greeter.socket").unwrap();
-        let file = SettingsFile {
-            path: "defaults.toml".into(),
-            text: show(&layers, Mode::Accept),
-        };
+        let file = SettingsFile::new("defaults.toml", &show(&layers, Mode::Accept));
         let layers = Layers::parse(vec![file], "greeter.socket").unwrap();
         assert_eq!(settings(&layers, None).unwrap(), without_files(None));
     }

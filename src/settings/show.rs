@@ -71,10 +71,7 @@ mod tests {
 
     #[test]
     fn what_a_higher_file_replaces_is_not_shown() {
-        let file = |path: &str, text: &str| SettingsFile {
-            path: path.into(),
-            text: text.to_owned(),
-        };
+        let file = |path: &str, text: &str| SettingsFile::new(path, text);
         let files = vec![
             file("1", "message = 'a'\n[greeting.x]\nmessage_file = 'f'\n"),
             file("2", "\nmessage_file = 'f'\n[greeting.x]\nmessage = 'x'\n"),
