@@ -132,8 +132,8 @@ fn changed_settings(root: &Path, service: &str, settings: &[&str]) -> Vec<String
     changed
 }
 
-/// Why the service manager cannot set up the sandbox of the services, and the drop-in that
-/// helps: `status` is /proc/1/status (proc_pid_status(5)), `max_user_namespaces` the file
+/// Why the service manager cannot set up the sandbox of the services, if it cannot: the exit
+/// status, the reason and the drop-in that helps. `status` is /proc/1/status (proc_pid_status(5)), `max_user_namespaces` the file
 /// of that name in /proc/sys/user (namespaces(7)).
 pub fn sandbox_obstacle(status: &str, max_user_namespaces: &str) -> Option<&'static str> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -141,13 +141,13 @@ pub fn sandbox_obstacle(status: &str, max_user_namespaces: &str) -> Option<&'sta
     let bounding_set = bounding_set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     if bounding_set.is_some_and(|set| set & CAP_SYS_ADMIN == 0) {
         Some(
-            "with its sandbox (status=226/NAMESPACE), because systemd has no CAP_SYS_ADMIN in \
-             this container; install the example unprivileged-container.conf as a drop-in",
+            "(status=226/NAMESPACE), because systemd has no CAP_SYS_ADMIN in this container; \
+             install the example unprivileged-container.conf as a drop-in",
         )
     } else if max_user_namespaces.trim() == "0" {
         Some(
-            "with its sandbox (status=217/USER), because user.max_user_namespaces is 0; set \
-             PrivateUsers=no in a drop-in",
+            "(status=217/USER), because user.max_user_namespaces is 0; set PrivateUsers=no in a \
+             drop-in",
         )
     } else {
         None

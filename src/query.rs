@@ -197,7 +197,7 @@ fn check_sandbox(unit: &Unit) {
     // Without systemd as process 1 (sd_booted(3)), no unit can start anyway.
     let is_booted = Path::new("/run/systemd/system").exists();
     if is_booted && !access::has_reduced_sandbox(Path::new("/"), unit.service) {
-        log::warn!("{} cannot start {obstacle}", unit.service);
+        log::warn!("{} cannot start with its sandbox {obstacle}", unit.service);
     }
 }
 
