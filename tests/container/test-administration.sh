@@ -2,12 +2,11 @@
 # Recipes of greeter(7) for administrators, run as they are printed: some addresses are let
 # through, maintenance begins and ends by itself, and HAProxy's agent follows its service.
 #   tests/container/test-administration.sh [bookworm|trixie|testing]
-suite=${1:-trixie}
-[[ $suite != --image ]] || suite=trixie
-export SUITE=$suite
-image=administration-$suite packages="postfix nginx haproxy nftables"
+. "$(dirname "$0")/arguments.sh" trixie "$@"
+image=administration-$SUITE packages="postfix nginx haproxy nftables"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh"
+. "$(dirname "$0")/haproxy.sh"
 . "$(dirname "$0")/manual.sh"
 
 examples=/usr/share/doc/greeter/examples
@@ -207,7 +206,7 @@ run install -D -m644 "$examples/greetings.toml" /etc/greeter/greeter.toml.d/gree
 for unit in postfix.service postfix@-.service; do
 	run install -D -m644 "$examples/fallback-postfix.conf" "/etc/systemd/system/$unit.d/greeter.conf"
 	# On Debian 12 Postfix runs in the second one.
-	[[ $suite == bookworm ]] || break
+	[[ $SUITE == bookworm ]] || break
 done
 run systemctl daemon-reload
 run systemctl restart postfix.service
@@ -271,7 +270,7 @@ unit_failed() { [[ $(property Result postfix-back.service) == exit-code ]] || [[
 expect_within 20 unit_failed
 expect_within 20 reads 421
 run systemctl list-units --failed --plain --no-legend | sed 's/^/        | /'
-if [[ $suite != bookworm ]]; then
+if [[ $SUITE != bookworm ]]; then
 	expect_status 0 run systemctl is-failed postfix-back.service
 	expect_status 1 run sh -euc "$(block "$section" 2)"
 	run systemctl reset-failed postfix-back.service
@@ -286,19 +285,7 @@ run systemctl stop postfix.service
 # -- The agent follows its service -----------------------------------------------------
 
 section="AN AGENT THAT FOLLOWS ITS SERVICE"
-# Prints the status, weight, maximum of connections and agent message of the server.
-server_state() {
-	run sh -c 'echo "show stat" | socat -t 5 - UNIX-CONNECT:/run/haproxy.sock' | awk -F, '
-		NR == 1 { sub(/^# /, ""); for (i = 1; i <= NF; i++) column[$i] = i }
-		$1 == "web" && $2 == "web1" {
-			print $column["status"] ";" $column["weight"] ";" $column["slim"] ";" $column["last_agt"] }'
-}
-expect_server() {
-	# shellcheck disable=SC2053 # a pattern
-	state_matches() { [[ $(server_state) == $1 ]]; }
-	expect_within 20 state_matches "$1"
-	printf '        | %s\n' "$(server_state)"
-}
+state_columns="status weight slim last_agt"
 expect_web() { expect "$1" run curl -sS -o /dev/null --write-out '%{http_code}' http://127.0.0.1:8080/; }
 
 check "HAProxy follows the start, stop, kill and failure of nginx"
@@ -309,43 +296,37 @@ run_block "$section" 1
 server=$(block "HAPROXY: READY, DRAIN, MAINT, 75%" 2 | sed 's/192.0.2.10:80/127.0.0.1:80/; s/agent-port 4000 agent-inter 2s/agent-port 4010 agent-inter 100ms/')
 [[ $server == *"agent-port 4010"* ]] || fail "$server"
 write /etc/haproxy/haproxy.cfg <<END
-global
-    stats socket /run/haproxy.sock
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
+$haproxy_defaults
 listen web
     bind 127.0.0.1:8080
     $server
 END
 run systemctl start haproxy.service
-expect_server 'UP;100;*;via agent : up'
+expect_server web1 'UP;100;*;via agent : up'
 expect_web 200
 run systemctl stop nginx.service
-expect_server 'DOWN (agent);100;*;via agent : down (nginx is stopped)'
+expect_server web1 'DOWN (agent);100;*;via agent : down (nginx is stopped)'
 expect_web 503
 run systemctl start nginx.service
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 expect_web 200
 run systemctl kill --kill-whom=main --signal=KILL nginx.service
-expect_server 'DOWN*via agent : down (nginx is stopped)'
+expect_server web1 'DOWN*via agent : down (nginx is stopped)'
 run systemctl start nginx.service
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 # This also kills the commands of the drop-in: the agent does not notice, but HAProxy's own
 # check does.
 run systemctl kill --kill-whom=all --signal=KILL nginx.service
-expect_server 'DOWN;*'
+expect_server web1 'DOWN;*'
 expect_web 503
 run systemctl start nginx.service
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 run mv /etc/nginx/nginx.conf /etc/nginx/saved
 run systemctl restart nginx.service || :
-expect_server 'DOWN (agent);100;*;via agent : down (nginx is stopped)'
+expect_server web1 'DOWN (agent);100;*;via agent : down (nginx is stopped)'
 run mv /etc/nginx/saved /etc/nginx/nginx.conf
 run systemctl start nginx.service
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 
 check "the members of the group set the state and nothing else; others cannot"
 run useradd --groups web-admins member
@@ -355,24 +336,24 @@ drain=$(block "$section" 2) ready=$(block "$section" 3)
 expect_status 2 as nonmember "$drain"
 expect_match "Permission denied" echo "$output"
 as member "$drain"
-expect_server 'DRAIN (agent);100;*'
+expect_server web1 'DRAIN (agent);100;*'
 expect_web 503
 as member "$ready"
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 as member 'echo 50% >/run/greeter/agent'
-expect_server 'UP;50;*'
+expect_server web1 'UP;50;*'
 as member 'echo maxconn:30 >/run/greeter/agent'
-expect_server 'UP;50;30;*'
+expect_server web1 'UP;50;30;*'
 expect_status 2 as member 'echo "message = \"x\"" >/etc/greeter/greeter.toml.d/agent.toml'
 expect_status 1 as member 'rm /run/greeter/agent'
 expect_status 1 as member 'touch /run/greeter/greeter.toml'
 
 check "a line that is empty or invalid changes nothing; the state may change often"
 as member "$ready"
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 as member ': >/run/greeter/agent'
 sleep 1
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 as member "$ready"
 sleep 1
 as member 'echo "{drain}" >/run/greeter/agent'
@@ -380,21 +361,21 @@ sleep 1
 expect $'up ready 100%\n' greeting 127.0.0.1:4010
 run systemctl reset-failed greeter-agent-state.service
 as member "for number in \$(seq 30); do echo \"\$number%\" >/run/greeter/agent; sleep 0.05; done; $drain"
-expect_server 'DRAIN (agent);*'
+expect_server web1 'DRAIN (agent);*'
 expect active run systemctl is-active greeter-agent-state.path
 
 check "a restart of nginx and a reboot end a drain; before the start of nginx HAProxy sees 'not started'"
 run systemctl restart nginx.service
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 as member "$drain"
-expect_server 'DRAIN (agent);*'
+expect_server web1 'DRAIN (agent);*'
 run systemctl enable --quiet haproxy.service
 run systemctl disable --quiet nginx.service
 reboot
-expect_server 'DOWN (agent);*;via agent : down (not started)'
+expect_server web1 'DOWN (agent);*;via agent : down (not started)'
 expect $'down # not started\n' greeting 127.0.0.1:4010
 run systemctl start nginx.service
-expect_server 'UP;100;*'
+expect_server web1 'UP;100;*'
 
 check "nginx starts without the file"
 run systemctl stop nginx.service

@@ -4,16 +4,8 @@
 # failure, what ends maintenance, and what clients of each protocol report.
 #   tests/container/test-maintenance.sh [soak] [bookworm|trixie|testing]
 # With "soak", twenty switches in each direction for each service.
-suite=trixie full=
-for argument; do
-	case $argument in
-		soak) full=soak ;;
-		--image) ;;
-		*) suite=$argument ;;
-	esac
-done
-export SUITE=$suite
-image=maintenance-$suite packages="postfix dovecot-imapd dovecot-pop3d vsftpd nginx swaks rsync git slrn inetutils-telnet"
+. "$(dirname "$0")/arguments.sh" trixie "$@"
+image=maintenance-$SUITE packages="postfix dovecot-imapd dovecot-pop3d vsftpd nginx swaks rsync git slrn inetutils-telnet"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh" "$full"
 
@@ -60,7 +52,7 @@ install_example() {
 	commands=$(run sed -n 's/^#   \(install \|systemctl daemon-reload\)/\1/p' "$examples/$1-$2.conf")
 	[[ $commands == install*$'\n'"systemctl daemon-reload" ]] || fail "$1-$2.conf: $commands"
 	# On Debian 12 Postfix runs in another unit.
-	if [[ $suite == bookworm && $1-$2 == fallback-postfix ]]; then
+	if [[ $SUITE == bookworm && $1-$2 == fallback-postfix ]]; then
 		run install -D -m644 "$examples/$1-$2.conf" /etc/systemd/system/postfix@-.service.d/greeter.conf
 	fi
 	run sh -euc "cd $examples && $commands"

@@ -4,6 +4,7 @@
 # changes, the manual must be updated.
 image=recipes packages="haproxy postfix swaks msmtp inetutils-telnet openssh-client lftp slrn fetchmail wget netcat-openbsd sudo"
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/haproxy.sh"
 # shellcheck source=manual.sh
 . "$(dirname "$0")/manual.sh"
 
@@ -296,20 +297,6 @@ run rm /etc/greeter/greeter.toml.d/2525.toml /etc/greeter/greeter.toml.d/recipe.
 
 # -- HAProxy ---------------------------------------------------------------------
 
-# Prints the status, weight and last agent message of a server, separated by semicolons,
-# from HAProxy's stats socket.
-server_state() {
-	run sh -c 'echo "show stat" | socat -t 5 - UNIX-CONNECT:/run/haproxy.sock' | awk -F, -v server="$1" '
-		NR == 1 { sub(/^# /, ""); for (i = 1; i <= NF; i++) column[$i] = i }
-		$1 == "web" && $2 == server { print $column["status"] ";" $column["weight"] ";" $column["last_agt"] }'
-}
-# expect_server SERVER PATTERN: waits until the state of a server matches.
-expect_server() {
-	# shellcheck disable=SC2053 # a pattern
-	state_matches() { [[ $(server_state "$1") == $2 ]]; }
-	expect_within 20 state_matches "$@"
-	printf '        | %s: %s\n' "$1" "$(server_state "$1")"
-}
 # Sends another line to HAProxy.
 set_state() {
 	printf '        message = "%s"\n' "$1"
@@ -329,13 +316,7 @@ rm "$container/root/etc/greeter/greeter.toml.d/recipe.toml"
 # The server line of the manual, with the address of the server in this container.
 line=$(block "HAPROXY: READY, DRAIN, MAINT, 75%" 2 | sed 's/192.0.2.10:80/127.0.0.1:8081/; s/agent-inter 2s/agent-inter 100ms/')
 write /etc/haproxy/haproxy.cfg <<END
-global
-    stats socket /run/haproxy.sock
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
+$haproxy_defaults
 listen web
     bind 192.0.2.1:80
     $line

@@ -2,10 +2,8 @@
 # Another release of Debian, with an older or newer systemd: the package of Debian 13
 # installs, all modes greet, and a reload is applied or fails.
 #   tests/container/test-releases.sh [bookworm|trixie|testing]
-suite=${1:-bookworm}
-[[ $suite != --image ]] || suite=bookworm
-export SUITE=$suite
-image=release-$suite packages="binutils"
+. "$(dirname "$0")/arguments.sh" bookworm "$@"
+image=release-$SUITE packages="binutils"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/intruder.sh"
 

@@ -4,16 +4,8 @@
 #   tests/container/test-tls.sh [soak] [bookworm|trixie|testing]
 # With "soak", twenty switches in each direction for each service, and the CPU time and the
 # lost clients compared with nginx.
-suite=trixie full=
-for argument; do
-	case $argument in
-		soak) full=soak ;;
-		--image) ;;
-		*) suite=$argument ;;
-	esac
-done
-export SUITE=$suite
-image=tls-$suite packages="haproxy dovecot-imapd dovecot-pop3d nginx libnginx-mod-stream openssl python3 perl wget"
+. "$(dirname "$0")/arguments.sh" trixie "$@"
+image=tls-$SUITE packages="haproxy dovecot-imapd dovecot-pop3d nginx libnginx-mod-stream openssl python3 perl wget"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/load.sh" "$full"
 . "$(dirname "$0")/manual.sh"
